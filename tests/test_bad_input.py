@@ -1,0 +1,100 @@
+"""Bad input gets one clear message and a non-zero exit, and leaves nothing half-written under a final name."""
+import gzip
+import resource
+import shutil
+
+import pytest
+from conftest import ROOT, call, data_folder
+
+TRAIN = ("wiseale-run", "--quiet", ROOT / "nbs/10_train.ipynb")
+SINE = ("-p", "dataset", "sine", "-p", "progress", "false")
+
+
+def files(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def message(done):
+    """The one line a failed call prints."""
+    lines = [line for line in done.stderr.strip().splitlines() if line.startswith("wiseale-run: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("given, told", [
+    (("-p", "sede", "1"), "unknown parameter 'sede'. Valid: dataset (str)"),
+    (("-p", "seed", "1.5"), "parameter 'seed' must be int, got '1.5'"),
+    (("-p", "threads", "many"), "parameter 'threads' must be int, got 'many'"),
+    (("-p", "progress", "perhaps"), "parameter 'progress' must be bool, got 'perhaps'"),
+    (("-p", "changes", "epochs=3"), "parameter 'changes' must be dict, got 'epochs=3'"),
+])
+def test_parameters_are_refused_before_a_kernel_starts(tmp_path, given, told):
+    done = call(*TRAIN, tmp_path / "out.ipynb", *given)
+    assert done.returncode == 2 and told in message(done)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("given, told", [
+    (("-p", "dataset", "cosine"), "unknown dataset 'cosine'; profile 'smoke' has sine, mnist"),
+    (("-p", "method", "vae"), "unknown method 'vae' for sine"),
+    (("-p", "profile", "huge"), "unknown profile 'huge'; the profiles are paper, quick, smoke"),
+    (("-p", "device", "abacus"), "unknown device 'abacus'"),
+    (("-p", "seed", "-1"), "seed must be at least 0, got -1"),
+    (("-p", "changes", "{'batch_size': 1}"), "batch_size must be at least 2, got 1"),
+    (("-p", "changes", "{'d_z': 0}"), "d_z must be at least 1, got 0"),
+    (("-p", "changes", "{'learning_rate': '1e-3'}"), "'learning_rate' must be float, got '1e-3'"),
+    (("-p", "changes", "{'epoch': 3}"), "unknown setting 'epoch'"),
+    (("-p", "changes", "{'objective': {'beta': 2.0}}"), "beta"),
+    (("-p", "changes", "{'data': {'noise': 1.0}}"), "noise"),
+])
+def test_values_are_refused_by_the_notebook(tmp_path, given, told):
+    done = call(*TRAIN, tmp_path / "out.ipynb", *SINE, *given, "-p", "out", tmp_path / "run")
+    assert done.returncode == 1 and told in message(done)
+    assert files(tmp_path) == ["out.failed.ipynb"]
+
+
+@pytest.mark.parametrize("out", ["file/run", "/proc/run"])
+def test_unwritable_folder_is_found_before_training(tmp_path, out):
+    (tmp_path / "file").write_text("a file where a folder should go")
+    done = call(*TRAIN, tmp_path / "out.ipynb", *SINE, "-p", "out", out if out[0] == "/" else tmp_path / out)
+    assert done.returncode == 1 and "cannot write to" in message(done)
+    done = call(*TRAIN, tmp_path / "file" / "out.ipynb", *SINE)
+    assert done.returncode == 2 and "cannot write to" in message(done)
+
+
+def test_full_disk_leaves_no_half_of_a_run(tmp_path):
+    """A limit on the size of files stands in for a full disk: the weights exceed it, the notebook would not."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    done = call(*TRAIN, tmp_path / "out.ipynb", *SINE, "-p", "out", tmp_path / "run", preexec_fn=limit)
+    assert done.returncode == 1 and "model.safetensors" in message(done)
+    assert "run/run.json" not in files(tmp_path) and "run/model.safetensors" not in files(tmp_path)
+
+
+def test_diverging_run_says_where(tmp_path):
+    given = ("-p", "changes", "{'learning_rate': 1e8}", "-p", "out", tmp_path / "run")
+    done = call(*TRAIN, tmp_path / "out.ipynb", *SINE, *given)
+    assert done.returncode == 1 and "at epoch 1, step" in message(done)
+    assert files(tmp_path) == ["out.failed.ipynb"]
+
+
+def damaged(content):
+    """Name -> bytes of a damaged copy of a gzipped file."""
+    flipped = bytearray(gzip.decompress(content))
+    flipped[5000] ^= 1
+    return {"truncated": content[: len(content) // 2], "empty": b"", "another kind": b"<html>not found</html>", "one bit": gzip.compress(bytes(flipped))}
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "another kind", "one bit", "missing"])
+def test_damaged_data_file_is_named(tmp_path, kind):
+    source, root = data_folder() / "mnist", tmp_path / "data"
+    name = "t10k-labels-idx1-ubyte.gz"
+    shutil.copytree(source, root / "mnist")
+    (root / "mnist" / name).chmod(0o644)
+    (root / "mnist" / name).unlink()
+    if kind != "missing":
+        (root / "mnist" / name).write_bytes(damaged((source / name).read_bytes())[kind])
+    done = call(*TRAIN, tmp_path / "out.ipynb", "-p", "dataset", "mnist", "-p", "out", tmp_path / "run", env={"WISEALE_DATA": str(root)})
+    assert done.returncode == 1 and name.removesuffix(".gz") in message(done)
+    assert files(tmp_path / "run") == []
