@@ -4,6 +4,11 @@ JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON  ?= python3
 UV      := uv==0.13.9
 
+# What Snakemake says between jobs; one line a finished notebook and the count remain, and every error.
+CHATTER := ^(Select jobs|Execute [0-9]|Assuming|Building DAG|Using shell|Provided cores|Rules claiming|Complete log|Elapsed|Finished jobid|\[[A-Z])
+
+SHELL       := bash
+.SHELLFLAGS := -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
@@ -25,8 +30,9 @@ setup: .venv/ready
 	@touch $@
 
 figures: setup
-	@snakemake --cores $(JOBS) --quiet rules host --config profile=$(PROFILE)
+	@snakemake --cores $(JOBS) --quiet rules host reason --config profile=$(PROFILE) 2>&1 | awk '!/$(CHATTER)/ {print; fflush()}'
 	@ls figures/$(PROFILE)/*.png figures/$(PROFILE)/*.pdf figures/$(PROFILE)/*.svg
 
 test: setup
+	@python data_scripts/mnist.py
 	@pytest -q -n $(JOBS) tests

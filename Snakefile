@@ -17,7 +17,7 @@ SCHEMATIC, TRAINED = ("2", "3", "4"), {"1": "mnist", "5a": "sine", "6": "sine"}
 FIGURES = [*SCHEMATIC, *TRAINED]
 NOTEBOOK = {name: f"nbs/2{name[0]}_figure_{name[0]}.ipynb" for name in FIGURES}
 DATA_FILES = {
-    "1": ["figure_1_posteriors.csv", "figure_1_density.npz"], "2": [], "3": ["figure_3.csv"],
+    "1": ["figure_1_posteriors.csv", "figure_1_density.npz"], "2": [], "3": ["figure_3_curves.csv", "figure_3_kl.csv"],
     "4": ["figure_4_curves.csv", "figure_4_kl.csv", "figure_4_minima.csv"], "5a": ["figure_5a.csv"], "6": ["figure_6.csv"],
 }
 

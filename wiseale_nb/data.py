@@ -81,7 +81,7 @@ def data_root(
     """The folder of all data sets: the argument, else the variable WISEALE_DATA, else `data/` of the project."""
     return Path(root or os.environ.get("WISEALE_DATA") or project_root() / "data").expanduser()
 
-# %% ../nbs/03_data.ipynb #e8c26ce0
+# %% ../nbs/03_data.ipynb #bb6016fe
 def write_whole(
     path: str | os.PathLike, # final name; its folder is made if need be
     content: bytes | str, # text is written as UTF-8
@@ -100,9 +100,10 @@ def write_whole(
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from None
+    finally:  # also when the process is asked to stop
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from None
     return path
 
 # %% ../nbs/03_data.ipynb #b11f26ee
@@ -130,7 +131,7 @@ def to_float(
         raise TypeError(f"inputs must be uint8 or floating point, got {x.dtype}")
     return x.float() / 255
 
-# %% ../nbs/03_data.ipynb #a88a2a6a
+# %% ../nbs/03_data.ipynb #a9360d5d
 def sine(
     n: int, # number of waves
     generator: torch.Generator, # CPU generator of parameters and noise
@@ -141,8 +142,8 @@ def sine(
     Raises `ValueError` for a noise level that is negative or not finite, or for n < 1.
     """
     check_integer("n", n, least=1)
-    if not (math.isfinite(noise_std) and noise_std >= 0):
-        raise ValueError(f"noise_std must be finite and not negative, got {noise_std}")
+    if not isinstance(noise_std, (int, float)) or not (math.isfinite(noise_std) and noise_std >= 0):
+        raise ValueError(f"noise_std must be finite and not negative, got {noise_std!r}")
     y = torch.rand(n, 3, generator=generator) * torch.tensor([20.0, 2 * math.pi, 2.0])
     frequency, phase, amplitude = y[:, None, :].unbind(-1)  # (n, 1) each
     t = torch.arange(256) / 256
@@ -247,12 +248,12 @@ def load_mnist(
     x = (images >= 128).astype(np.uint8) * np.uint8(255)  # on from half of 255 upwards
     return Split(torch.from_numpy(x)[:, None], torch.from_numpy(labels.astype(np.int64)))
 
-# %% ../nbs/03_data.ipynb #82a5fa99
+# %% ../nbs/03_data.ipynb #20f13356
 SPLITS = ("train", "test")
 LOADERS: dict[str, Callable[..., Split]] = {"sine": load_sine, "mnist": load_mnist}
 LATER = ("teapot", "celeba")  # data sets of the paper that this version cannot load
 
-
+# %% ../nbs/03_data.ipynb #db35d128
 def load(
     dataset: str, # "sine" or "mnist"
     split: str = "train", # "train" or "test"

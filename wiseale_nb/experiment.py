@@ -8,8 +8,8 @@ __all__ = ['ParameterError', 'config_folder', 'merge', 'load_config', 'Settings'
            'FigureJob', 'figure_job', 'machine', 'versions', 'git_commit', 'write_run', 'Run', 'load_run',
            'write_manifest', 'notebook_parameters', 'convert', 'notebook_values', 'run_notebook', 'main']
 
-# %% ../nbs/07_experiment.ipynb #5bbd25bd
-import argparse, ast, functools, hashlib, inspect, json, os, platform, subprocess, sys, time
+# %% ../nbs/07_experiment.ipynb #4463939d
+import argparse, ast, functools, hashlib, inspect, json, os, platform, subprocess, sys, tempfile, time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import GenericAlias, UnionType
@@ -54,7 +54,7 @@ def load_config(
     base = config.pop("base", None)
     return merge(load_config(base, folder), config) if base else config
 
-# %% ../nbs/07_experiment.ipynb #38453ae7
+# %% ../nbs/07_experiment.ipynb #8afc895d
 @dataclass(frozen=True)
 class Settings:
     "All that determines a run's result, except the machine."
@@ -68,7 +68,7 @@ class Settings:
     n_test: int  # held-out samples
     data: dict  # further options of `data.load`
     d_z: int  # latent dimensions
-    width: float  # factor on the network's channels
+    network: dict  # further options of `models.build`
     likelihood: str  # "bernoulli" or "gaussian"
     observation_std: float  # of the Gaussian likelihood
     batch_size: int  # M
@@ -135,14 +135,14 @@ def resolve_settings(
     check_ranges(values)
     return Settings(**values)
 
-# %% ../nbs/07_experiment.ipynb #126ac0ee
+# %% ../nbs/07_experiment.ipynb #d392a4db
 def check_ranges(
     values: dict,  # a full set of settings
 ) -> None:
     "`ParameterError` for a value that no run can have."
     least = {"seed": 0, "n_train": 1, "n_test": 1, "d_z": 1, "batch_size": 2, "epochs": 1, "n_importance": 1, "n_posteriors": 2}
     wrong = [f"{name} must be at least {low}, got {values[name]}" for name, low in least.items() if values[name] < low]
-    positive = ("width", "observation_std", "learning_rate", "gamma")
+    positive = ("observation_std", "learning_rate", "gamma")
     wrong += [f"{name} must be positive and finite, got {values[name]}" for name in positive if not 0 < values[name] < float("inf")]
     sizes = ("n_train", "n_test")
     wrong += [f"batch_size {values['batch_size']} exceeds {s} {values[s]}" for s in sizes if values["batch_size"] > values[s]]
@@ -224,12 +224,11 @@ def run_folder(
     "runs/<profile>/<dataset>/<method>/seed<k>"
     return runs / settings.profile / settings.dataset / settings.method / f"seed{settings.seed}"
 
-# %% ../nbs/07_experiment.ipynb #79a91ac4
+# %% ../nbs/07_experiment.ipynb #dd76b87f
 def writable(
     folder: Path,  # made if it does not exist
 ) -> Path:  # the same folder
     "Make the folder and try to write in it; `ParameterError` that says why if that fails."
-    import tempfile
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -315,7 +314,7 @@ def write_run(
     write_whole(job.folder / "run.json", json.dumps({"settings": asdict(job.settings)} | origin, indent=1) + "\n")
     return job.folder
 
-# %% ../nbs/07_experiment.ipynb #c5a17fc3
+# %% ../nbs/07_experiment.ipynb #9f3153d4
 @dataclass(frozen=True)
 class Run:
     "A finished run, read back."
@@ -330,7 +329,7 @@ class Run:
         "The trained network, on the CPU and in evaluation mode."
         from safetensors.torch import load_file
         from wiseale_nb.models import build
-        model = build(self.settings.dataset, d_z=self.settings.d_z, width=self.settings.width)
+        model = build(self.settings.dataset, d_z=self.settings.d_z, **self.settings.network)
         model.load_state_dict(load_file(self.folder / "model.safetensors"))
         return model.eval()
 
@@ -368,7 +367,7 @@ def write_manifest(
     write_whole(folder / "MANIFEST.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return folder / "MANIFEST.json"
 
-# %% ../nbs/07_experiment.ipynb #0a89916a
+# %% ../nbs/07_experiment.ipynb #e4861c04
 def notebook_parameters(
     path: str | Path,  # a notebook file
 ) -> dict:  # name -> {"default": its default, "help": its comment}
@@ -384,7 +383,10 @@ def notebook_parameters(
     tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in cells)
     if tagged != 1:
         raise ParameterError(f"{path} has {tagged} cells tagged 'parameters', it needs exactly one")
-    return {name: {"default": ast.literal_eval(p["default"]), "help": p["help"]} for name, p in inspect_notebook(str(path)).items()}
+    try:
+        return {name: {"default": ast.literal_eval(p["default"]), "help": p["help"]} for name, p in inspect_notebook(str(path)).items()}
+    except (ValueError, SyntaxError) as error:
+        raise ParameterError(f"the parameters cell of {path} must hold plain literals: {error}") from None
 
 # %% ../nbs/07_experiment.ipynb #e07cbba1
 def convert(
@@ -412,23 +414,27 @@ def notebook_values(
     check_values(values, {name: type(p["default"]) for name, p in declared.items()}, "parameter")
     return values
 
-# %% ../nbs/07_experiment.ipynb #95c786bd
+# %% ../nbs/07_experiment.ipynb #9b25d41f
 def run_notebook(
     notebook: str | Path,  # to execute, in the current folder
     output: str | Path,  # the executed copy
     values: dict,  # parameters, of the right types
-    log: bool = False,  # pass on what the notebook prints
+    log: bool = False,  # pass on what the notebook prints, and show a bar over its cells
 ) -> None:
     "Execute a notebook with papermill; `RuntimeError` that names the error and the kept copy if it fails."
     from papermill import PapermillExecutionError, execute_notebook
-    output = Path(output)
+    from traitlets.config import Config
+    output, started = Path(output), time.time()
     writable(output.absolute().parent)
     partial, failed = output.with_suffix(f".partial{os.getpid()}.ipynb"), output.with_suffix(".failed.ipynb")
-    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if log else {}
+    options = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if log else {}
     try:
-        execute_notebook(str(notebook), str(partial), values, kernel_name="python3", progress_bar=log, **streams)
+        with tempfile.TemporaryDirectory(prefix="wiseale-") as sockets:  # kernels side by side cannot take each other's ports
+            options["config"] = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
+            execute_notebook(str(notebook), str(partial), values, kernel_name="python3", progress_bar=log, **options)
         os.replace(partial, output)
         failed.unlink(missing_ok=True)
+        print(f"{output}: done in {time.time() - started:.0f} s", flush=True)
     except PapermillExecutionError as error:
         os.replace(partial, failed)
         raise RuntimeError(f"{notebook} failed: {error.ename}: {error.evalue} (see {failed})") from None
@@ -437,7 +443,7 @@ def run_notebook(
     finally:
         partial.unlink(missing_ok=True)
 
-# %% ../nbs/07_experiment.ipynb #f1f9edd4
+# %% ../nbs/07_experiment.ipynb #029efcff
 def main(
     words: list[str] | None = None,  # command line; None: the process's
 ) -> int:  # exit code: 0 done, 1 the notebook failed, 2 a mistake in the call
@@ -448,7 +454,7 @@ def main(
     parser.add_argument("output", nargs="?", help="where the executed notebook goes")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter; may be repeated")
     parser.add_argument("--list", action="store_true", help="list the notebook's parameters and exit")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--quiet", action="store_true", help="print only errors and one line at the end")
     call = parser.parse_args(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that the kernel is shut down too
     try:

@@ -346,7 +346,7 @@ def figure_2() -> Figure:
     fig.text(0.5, 0.03, note + "dashed: inference", fontsize=7, ha="center")
     return fig
 
-# %% ../nbs/06_plotting.ipynb #32eae4f3
+# %% ../nbs/06_plotting.ipynb #f536e358
 def _density(ax: Axes, curves: pd.DataFrame, name: str, label: str | None = None) -> None:
     "Draw the density `name` (\"prior\", \"aggregate\" or one that starts with \"posterior\") in its fixed look."
     looks = {"prior": (PRIOR, "-", 1.3), "aggregate": (AGGREGATE, "-", 2.6)}
@@ -355,13 +355,13 @@ def _density(ax: Axes, curves: pd.DataFrame, name: str, label: str | None = None
     ax.plot(rows["z"], rows["density"], color=colour, linestyle=linestyle, linewidth=width, label=label)
 
 
-def _no_scale(ax: Axes, curves: pd.DataFrame, text: str) -> None:
-    "Finish a panel of Figure 3: densities from zero without a scale, `text` in the corner."
-    ax.text(1, 0.97, text, ha="right", va="top", fontsize=7, transform=ax.transAxes)
-    ax.set(yticks=[], ylim=(0, None), xlim=(curves["z"].min(), curves["z"].max()))
+def _no_scale(ax: Axes, curves: pd.DataFrame, text: str, side: str, top: float) -> None:
+    "Finish a panel of Figure 3: densities from zero to `top` without a scale, `text` in the corner on one `side`."
+    ax.text(side == "right", 0.99, text, ha=side, va="top", fontsize=7, transform=ax.transAxes)
+    ax.set(yticks=[], ylim=(0, top), xlim=(curves["z"].min(), curves["z"].max()))
     ax.spines["left"].set_visible(False)
 
-# %% ../nbs/06_plotting.ipynb #869b02ad
+# %% ../nbs/06_plotting.ipynb #d4c33d30
 @in_style
 def figure_3(
     curves: pd.DataFrame,  # columns curve ("prior", "aggregate", "posterior_1", ...), z, density
@@ -372,6 +372,7 @@ def figure_3(
     check_columns(kl, ("curve", "kl"), "figure 3")
     nats = dict(zip(kl["curve"], kl["kl"], strict=True))
     names = [name for name in nats if name.startswith("posterior")]
+    top = 1.1 * curves["density"].max()
     fig = Picture(figsize=(7, 3.6))
     place = dict(bottom=0.13, top=0.84)
     left = fig.add_gridspec(len(names), 1, left=0.04, right=0.46, hspace=0.25, **place).subplots(sharex=True)
@@ -379,19 +380,22 @@ def figure_3(
     for number, (ax, name) in enumerate(zip(left, names, strict=True), start=1):
         _density(ax, curves, "prior")
         _density(ax, curves, name)
-        _no_scale(ax, curves, rf"$D_\mathrm{{KL}}[q(z|x^{{({number})}})\,\|\,p(z)]={nats[name]:.2f}$")
+        peak = curves.loc[curves.loc[curves["curve"] == name, "density"].idxmax(), "z"]
+        text = rf"$D_\mathrm{{KL}}[q(z|x^{{({number})}})\,\|\,p(z)]={nats[name]:.2f}$"
+        _no_scale(ax, curves, text, "left" if peak > 0 else "right", top)
         _density(right, curves, name, label="posteriors" if number == 1 else None)
     _density(right, curves, "aggregate", label="aggregate")
     _density(right, curves, "prior", label="prior")
-    _no_scale(right, curves, rf"$D_\mathrm{{KL}}[q(z|\mathcal{{B}}_M)\,\|\,p(z)]={nats['aggregate']:.2f}$")
+    text = rf"$D_\mathrm{{KL}}[q(z|\mathcal{{B}}_M)\,\|\,p(z)]={nats['aggregate']:.2f}$"
+    _no_scale(right, curves, text, "right", 1.15 * top)
     for ax in (left[-1], right):
         ax.set_xlabel("$z$")
     fig.text(0.04, 0.93, f"AEVB: the prior against every posterior,\n{len(names)} constraints", va="center")
     fig.text(0.54, 0.93, "WiSE-ALE: the prior against the aggregate,\none constraint", va="center")
-    right.legend(loc="upper left", bbox_to_anchor=(-0.02, 0.9))
+    right.legend(loc="upper left", bbox_to_anchor=(-0.02, 1.03))
     return fig
 
-# %% ../nbs/06_plotting.ipynb #ef67ed3e
+# %% ../nbs/06_plotting.ipynb #b56da257
 FIGURE_4_PANELS = {"a": "minimum of AEVB's KL", "b": "minimum of the bound, Eq. 21", "c": "acceptable to WiSE-ALE"}
 FIGURE_4_LINES = {
     "aevb": ("AEVB: mean KL of the posteriors", "#C8371E", "--"), "kl_ub": ("WiSE-ALE: bound, Eq. 21", "#0B2A6B", "-"),
@@ -407,11 +411,11 @@ def _divergences(ax: Axes, kl: pd.DataFrame, minima: pd.DataFrame) -> None:
         ax.plot(row.sigma ** 2, row.kl, marker="x" if row.panel == "d" else "o", markersize=5, color=INK, linestyle="")
         if row.panel != "d":
             ax.annotate(f"({row.panel})", (row.sigma ** 2, row.kl), (0, 5), textcoords="offset points", ha="center")
-    ax.set(xscale="log", xlim=(0.03, 4), ylim=(0, 1.6), xlabel=r"posterior variance $\sigma^2$", ylabel="KL (nats)")
+    ax.set(xscale="log", xlim=(0.03, 4), ylim=(0, 2.1), xlabel=r"posterior variance $\sigma^2$", ylabel="KL (nats)")
     ticks = [0.03, 0.1, 0.3, 1, 3]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set_xticks([], minor=True)
-    ax.legend(loc="upper center", fontsize=6.5)
+    ax.legend(loc="upper right")
 
 # %% ../nbs/06_plotting.ipynb #b9bf2668
 @in_style
@@ -441,7 +445,16 @@ def figure_4(
     _divergences(axes[1, 1], kl, minima)
     return fig
 
-# %% ../nbs/06_plotting.ipynb #d1a55e78
+# %% ../nbs/06_plotting.ipynb #88ae7e7a
+def _wave(ax: Axes, wave: pd.DataFrame, method: str) -> None:
+    "One panel of Figure 5a: input, reconstruction and its error."
+    given, rebuilt = wave[wave["series"] == "input"], wave[wave["series"] == method]
+    ax.plot(given["t"], given["value"], color="#9A9A9A", linewidth=0.8)
+    ax.plot(rebuilt["t"], rebuilt["value"], color=METHODS[method].colour, linewidth=1.1)
+    if "mse" in wave and not rebuilt.empty:
+        ax.text(1, 1, f"MSE {rebuilt['mse'].iloc[0]:.2g}", fontsize=6, ha="right", va="bottom", transform=ax.transAxes)
+
+
 @in_style
 def figure_5a(
     waves: pd.DataFrame,  # columns wave, rule, frequency (Hz), amplitude, t (s), series ("input" or a method), value
@@ -451,7 +464,9 @@ def figure_5a(
     A column `mse` is optional. Raises ValueError for an unknown method.
     """
     check_columns(waves, ("wave", "rule", "frequency", "amplitude", "t", "series", "value"), "figure 5a")
-    methods = _in_order(waves.loc[waves["series"] != "input", "series"])
+    rebuilt = waves[waves["series"] != "input"]
+    check_columns(rebuilt, ("value",), "figure 5a, without the input")
+    methods = _in_order(rebuilt["series"])
     numbers = list(waves["wave"].unique())
     height = 0.8 + 1.05 * len(methods)
     fig = Picture(figsize=(1.45 * len(numbers) + 0.5, height))
@@ -468,16 +483,7 @@ def figure_5a(
         axes[-1, column].set_xlabel("$t$ (s)")
     return fig
 
-
-def _wave(ax: Axes, wave: pd.DataFrame, method: str) -> None:
-    "One panel of Figure 5a: input, reconstruction and its error."
-    given, rebuilt = wave[wave["series"] == "input"], wave[wave["series"] == method]
-    ax.plot(given["t"], given["value"], color="#9A9A9A", linewidth=0.8)
-    ax.plot(rebuilt["t"], rebuilt["value"], color=METHODS[method].colour, linewidth=1.1)
-    if "mse" in wave and not rebuilt.empty:
-        ax.text(1, 1, f"MSE {rebuilt['mse'].iloc[0]:.2g}", fontsize=6, ha="right", va="bottom", transform=ax.transAxes)
-
-# %% ../nbs/06_plotting.ipynb #4ecac249
+# %% ../nbs/06_plotting.ipynb #21fc5f30
 FIGURE_6_PANELS = {"reconstruction": "reconstruction term", "aevb_kl": "AEVB's KL", "elbo": "ELBO"}
 
 
@@ -491,7 +497,14 @@ def _wide_scale(ax: Axes, values: pd.Series) -> None:
     ax.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
     ax.set_yticks([], minor=True)
 
-# %% ../nbs/06_plotting.ipynb #e7401f7a
+
+def _over_epochs(ax: Axes, rows: pd.DataFrame, style: Method) -> None:
+    "One method in one panel of Figure 6: mean and range over the seeds."
+    seeds = rows.groupby("epoch")["value"].agg(["mean", "min", "max"])
+    ax.fill_between(seeds.index, seeds["min"], seeds["max"], color=style.colour, alpha=0.2, linewidth=0)
+    ax.plot(seeds.index, seeds["mean"], color=style.colour, linestyle=style.linestyle, label=style.label)
+
+# %% ../nbs/06_plotting.ipynb #ec055ec6
 @in_style
 def figure_6(
     history: pd.DataFrame,  # columns method, seed, epoch, split, metric (see FIGURE_6_PANELS), value (nats)
@@ -523,10 +536,3 @@ def figure_6(
     fig.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=len(methods), bbox_to_anchor=(0.5, 0.05))
     fig.text(0.5, 0.02, note, fontsize=7, ha="center")
     return fig
-
-
-def _over_epochs(ax: Axes, rows: pd.DataFrame, style: Method) -> None:
-    "One method in one panel of Figure 6: mean and range over the seeds."
-    seeds = rows.groupby("epoch")["value"].agg(["mean", "min", "max"])
-    ax.fill_between(seeds.index, seeds["min"], seeds["max"], color=style.colour, alpha=0.2, linewidth=0)
-    ax.plot(seeds.index, seeds["mean"], color=style.colour, linestyle=style.linestyle, label=style.label)
