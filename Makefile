@@ -5,7 +5,7 @@ PYTHON  ?= python3
 UV      := uv==0.13.9
 
 # What Snakemake says between jobs; one line a finished notebook and the count remain, and every error.
-CHATTER := ^(Select jobs|Execute [0-9]|Assuming|Building DAG|Using shell|Provided cores|Rules claiming|Complete log|Elapsed|Finished jobid|\[[A-Z])
+CHATTER := ^(Select jobs|Execute [0-9]|Assuming|Building DAG|Using shell|Provided cores|Rules claiming|Complete log|Elapsed|Finished jobid|\[[A-Z]|$$)
 
 SHELL       := bash
 .SHELLFLAGS := -o pipefail -c
@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures test
+.PHONY: help setup figures test readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
@@ -30,9 +30,12 @@ setup: .venv/ready
 	@touch $@
 
 figures: setup
-	@snakemake --cores $(JOBS) --quiet rules host reason --config profile=$(PROFILE) 2>&1 | awk '!/$(CHATTER)/ {print; fflush()}'
+	@snakemake --cores $(JOBS) --quiet rules host reason --config profile=$(PROFILE) 2>&1 | grep --line-buffered -vE '$(CHATTER)'
 	@ls figures/$(PROFILE)/*.png figures/$(PROFILE)/*.pdf figures/$(PROFILE)/*.svg
 
 test: setup
 	@python data_scripts/mnist.py
 	@pytest -q -n $(JOBS) tests
+
+readme:
+	@python tests/readme.py > README.md

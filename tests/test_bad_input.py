@@ -83,7 +83,12 @@ def damaged(content):
     """Name -> bytes of a damaged copy of a gzipped file."""
     flipped = bytearray(gzip.decompress(content))
     flipped[5000] ^= 1
-    return {"truncated": content[: len(content) // 2], "empty": b"", "another kind": b"<html>not found</html>", "one bit": gzip.compress(bytes(flipped))}
+    return {
+        "truncated": content[: len(content) // 2],
+        "empty": b"",
+        "another kind": b"<html>not found</html>",
+        "one bit": gzip.compress(bytes(flipped)),
+    }
 
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "another kind", "one bit", "missing"])

@@ -241,7 +241,7 @@ def _sketch(ax: Axes, images: np.ndarray | None) -> None:
     for centre, text in ((0.45, r"$\mathbf{x}$"), (6.45, r"$\hat{\mathbf{x}}$")):
         ax.text(centre, 0.1, text, fontsize=9, ha="center", va="center")
 
-# %% ../nbs/06_plotting.ipynb #44f6ae5a
+# %% ../nbs/06_plotting.ipynb #0340814a
 def _posteriors(ax: Axes, rows: pd.DataFrame, density: tuple | None) -> None:
     "One panel of Figure 1: the posteriors of one method, over the aggregate's density if given."
     mu, sigma = rows[["mu_1", "mu_2"]].to_numpy(), rows[["sigma_1", "sigma_2"]].to_numpy()
@@ -252,7 +252,7 @@ def _posteriors(ax: Axes, rows: pd.DataFrame, density: tuple | None) -> None:
         shapes = [Ellipse(m, *(2 * scale * s)) for m, s in zip(mu, sigma, strict=True)]
         fill = [(*colour, alpha) for colour in colours]
         ax.add_collection(PatchCollection(shapes, facecolor=fill, edgecolor=colours, linewidth=edge))
-    dark = 0.65 * colours  # sand and light blue are too pale for text
+    dark = 0.55 * colours  # sand and light blue are too pale for text
     ax.scatter(*mu.T, s=3.5, c=dark, linewidths=0, zorder=3)
     for m, digit, colour in zip(mu, rows["digit"], dark, strict=True):
         ax.annotate(str(digit), m, (1.2, 1.0), textcoords="offset points", fontsize=5.5, color=colour, zorder=3)
@@ -445,11 +445,11 @@ def figure_4(
     _divergences(axes[1, 1], kl, minima)
     return fig
 
-# %% ../nbs/06_plotting.ipynb #88ae7e7a
+# %% ../nbs/06_plotting.ipynb #5da65bbf
 def _wave(ax: Axes, wave: pd.DataFrame, method: str) -> None:
     "One panel of Figure 5a: input, reconstruction and its error."
     given, rebuilt = wave[wave["series"] == "input"], wave[wave["series"] == method]
-    ax.plot(given["t"], given["value"], color="#9A9A9A", linewidth=0.8)
+    ax.plot(given["t"], given["value"], color="#ABABAB", linewidth=0.9)
     ax.plot(rebuilt["t"], rebuilt["value"], color=METHODS[method].colour, linewidth=1.1)
     if "mse" in wave and not rebuilt.empty:
         ax.text(1, 1, f"MSE {rebuilt['mse'].iloc[0]:.2g}", fontsize=6, ha="right", va="bottom", transform=ax.transAxes)
@@ -483,7 +483,7 @@ def figure_5a(
         axes[-1, column].set_xlabel("$t$ (s)")
     return fig
 
-# %% ../nbs/06_plotting.ipynb #21fc5f30
+# %% ../nbs/06_plotting.ipynb #b39c6a48
 FIGURE_6_PANELS = {"reconstruction": "reconstruction term", "aevb_kl": "AEVB's KL", "elbo": "ELBO"}
 
 
@@ -493,8 +493,9 @@ def _wide_scale(ax: Axes, values: pd.Series) -> None:
     if (sign * values <= 0).any() or most <= 8 * least:
         return
     ax.set_yscale("log") if sign > 0 else ax.set_yscale("symlog", linthresh=least, linscale=0.1)
-    ticks = [sign * a * 10 ** b for b in range(-6, 7) for a in (1, 2, 5) if 0.8 * least <= a * 10.0 ** b <= 1.25 * most]
-    ax.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+    steps = (1, 2, 5) if most <= 300 * least else (1,)
+    ticks = [sign * a * 10.0**b for b in range(-12, 13) for a in steps if 0.8 * least <= a * 10.0**b <= 1.25 * most]
+    ax.set_yticks(ticks, [f"{tick:g}" if 1e-3 < abs(tick) < 1e4 else f"{tick:.0e}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks])
     ax.set_yticks([], minor=True)
 
 
