@@ -103,3 +103,11 @@ def test_damaged_data_file_is_named(tmp_path, kind):
     done = call(*TRAIN, tmp_path / "out.ipynb", "-p", "dataset", "mnist", "-p", "out", tmp_path / "run", env={"WISEALE_DATA": str(root)})
     assert done.returncode == 1 and name.removesuffix(".gz") in message(done)
     assert files(tmp_path / "run") == []
+
+
+def test_plain_papermill_is_strict_too(tmp_path):
+    """papermill only warns of an unknown parameter; the notebook itself refuses it."""
+    given = ("-p", "sede", "1", "-p", "out", tmp_path / "run")
+    done = call("papermill", "-k", "python3", "--log-level", "ERROR", "--no-progress-bar", ROOT / "nbs/10_train.ipynb", tmp_path / "out.ipynb", *given)
+    assert done.returncode != 0 and "unknown parameter 'sede'" in done.stderr
+    assert files(tmp_path) == ["out.ipynb"]
