@@ -94,4 +94,4 @@ for name in FIGURES:
             drawn(name),
             executed=f"{RUNS}/figures/figure_{name}.ipynb",
         shell:
-            "wiseale-run --quiet {input.notebook} {output.executed} -p profile {PROFILE}"
+            "wiseale-run --quiet {input.notebook} {output.executed} -p profile {PROFILE} -p redraw false"

@@ -248,12 +248,12 @@ class FigureJob:
     data: Path  # folder of the figure's data
     redraw: bool  # draw from the data, without run folders
 
-# %% ../nbs/07_experiment.ipynb #be70a34c
+# %% ../nbs/07_experiment.ipynb #0abc6d44
 @strict
 def figure_job(
-    profile: str = "smoke",  # settings profile
+    profile: str = "quick",  # settings profile
     out: str = "",  # folder of the figure; "" means figures/<profile>
-    redraw: bool = False,  # draw from the figure data in <out>/data
+    redraw: bool = True,  # draw from the figure data in <out>/data; False computes them first
 ) -> FigureJob:
     "Check all parameters of a figure notebook; `ParameterError` otherwise."
     from wiseale_nb.data import project_root
