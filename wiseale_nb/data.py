@@ -7,12 +7,11 @@ __all__ = ['PURPOSES', 'SINE_SIZE', 'MNIST_SHA256', 'SPLITS', 'LOADERS', 'LATER'
            'project_root', 'data_root', 'write_whole', 'Split', 'DataError', 'to_float', 'sine', 'load_sine',
            'parse_idx', 'check_mnist', 'read_mnist', 'load_mnist', 'load']
 
-# %% ../nbs/03_data.ipynb #180e7dc5
+# %% ../nbs/03_data.ipynb #adb477ef
 import configparser
 import contextlib
 import gzip
 import hashlib
-import inspect
 import math
 import os
 import zlib
@@ -23,6 +22,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from .loss import check_option, checked_options
 
 # %% ../nbs/03_data.ipynb #f17f1f60
 def check_integer(
@@ -131,7 +132,7 @@ def to_float(
         raise TypeError(f"inputs must be uint8 or floating point, got {x.dtype}")
     return x.float() / 255
 
-# %% ../nbs/03_data.ipynb #a9360d5d
+# %% ../nbs/03_data.ipynb #43bacf88
 def sine(
     n: int, # number of waves
     generator: torch.Generator, # CPU generator of parameters and noise
@@ -139,11 +140,10 @@ def sine(
 ) -> Split: # x (n, 1, 256) float32; y (n, 3): frequency in Hz, phase in rad, amplitude
     """Draw noisy sine waves (paper, Section 5).
 
-    Raises `ValueError` for a noise level that is negative or not finite, or for n < 1.
+    Raises `ValueError` for a noise level that is negative or not finite, or for n < 1, `TypeError` for another type.
     """
     check_integer("n", n, least=1)
-    if not isinstance(noise_std, (int, float)) or not (math.isfinite(noise_std) and noise_std >= 0):
-        raise ValueError(f"noise_std must be finite and not negative, got {noise_std!r}")
+    check_option("noise_std", noise_std, float)
     y = torch.rand(n, 3, generator=generator) * torch.tensor([20.0, 2 * math.pi, 2.0])
     frequency, phase, amplitude = y[:, None, :].unbind(-1)  # (n, 1) each
     t = torch.arange(256) / 256
@@ -253,7 +253,7 @@ SPLITS = ("train", "test")
 LOADERS: dict[str, Callable[..., Split]] = {"sine": load_sine, "mnist": load_mnist}
 LATER = ("teapot", "celeba")  # data sets of the paper that this version cannot load
 
-# %% ../nbs/03_data.ipynb #db35d128
+# %% ../nbs/03_data.ipynb #9bfdc8dc
 def load(
     dataset: str, # "sine" or "mnist"
     split: str = "train", # "train" or "test"
@@ -275,8 +275,5 @@ def load(
     if n is not None:
         n = check_integer("n", n, least=1)
     loader = LOADERS[dataset]
-    valid = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for name in options:
-        if name not in valid:
-            raise ValueError(f"unknown option {name!r} for data set {dataset}; valid: {', '.join(valid) or 'none'}")
+    options = checked_options(dataset, loader, options)
     return Split(*(tensor.to(device) for tensor in loader(split, n, seed, root, **options)))

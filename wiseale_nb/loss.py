@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Likelihood', 'AGGREGATE_KL', 'PRIOR_TERMS', 'bernoulli_nll', 'gaussian_nll', 'aevb_prior', 'beta_vae_prior',
-           'wiseale_prior', 'mmd_imq', 'wae_mmd_prior', 'Terms', 'Objective', 'check_option', 'method_options',
-           'make_objective']
+           'wiseale_prior', 'mmd_imq', 'wae_mmd_prior', 'Terms', 'Objective', 'check_option', 'options_of',
+           'checked_options', 'method_options', 'make_objective']
 
 # %% ../nbs/01_loss.ipynb #e819d9f7
 import inspect
@@ -221,17 +221,37 @@ def check_option(
     wrong_value = typed or (words and isinstance(value, str))
     raise (ValueError if wrong_value else TypeError)(f"{name} must be {valid}; got {value!r}.")
 
-# %% ../nbs/01_loss.ipynb #7908cd0b
+# %% ../nbs/01_loss.ipynb #612ba839
+def options_of(
+    function: Callable,  # a prior term, or any function with keyword-only options
+) -> dict[str, inspect.Parameter]:  # option -> its default and annotation
+    "The keyword-only parameters of a function."
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def checked_options(
+    owner: str,  # what has the options, for the message
+    function: Callable,  # its signature says which they are
+    given: dict,  # option -> value
+) -> dict:  # every option -> its value, given or default
+    "All options of `function`; ValueError or TypeError for an unknown name, a wrong type or an impossible value."
+    valid = options_of(function)
+    for name in given:
+        if name not in valid:
+            raise ValueError(f"{owner} has no option {name!r}; valid options: {', '.join(valid) or 'none'}.")
+    return {name: check_option(name, given.get(name, p.default), p.annotation) for name, p in valid.items()}
+
+# %% ../nbs/01_loss.ipynb #f6ce7216
 def method_options(
     method: str,  # a key of PRIOR_TERMS
 ) -> dict[str, inspect.Parameter]:  # option -> its default and annotation
     "The options of a method, read from the signature of its prior term; ValueError for an unknown method."
     if method not in PRIOR_TERMS:
         raise ValueError(f"method must be one of {', '.join(PRIOR_TERMS)}; got {method!r}.")
-    parameters = inspect.signature(PRIOR_TERMS[method], eval_str=True).parameters
-    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return options_of(PRIOR_TERMS[method])
 
-# %% ../nbs/01_loss.ipynb #d7c9bc8c
+# %% ../nbs/01_loss.ipynb #944398a9
 def make_objective(
     method: str,  # a key of PRIOR_TERMS: "wiseale", "aevb", "beta_vae", "wae_mmd"
     *,
@@ -240,11 +260,8 @@ def make_objective(
     **options,  # options of the method, see `method_options`
 ) -> Objective:  # call it on a batch
     "The objective of `method`; unknown names, wrong types and impossible values raise and list the valid ones."
-    valid = method_options(method)
-    unknown = sorted(set(options) - set(valid))
-    if unknown:
-        raise ValueError(f"{method} has no option {unknown[0]!r}; valid options: {', '.join(valid) or 'none'}.")
-    checked = {n: check_option(n, options.get(n, p.default), p.annotation) for n, p in valid.items()}
+    method_options(method)  # the method must exist
+    checked = checked_options(method, PRIOR_TERMS[method], options)
     check_option("likelihood", likelihood, Likelihood)
     if not check_option("observation_std", observation_std, float) > 0:
         raise ValueError(f"observation_std must be > 0; got {observation_std!r}.")

@@ -145,7 +145,7 @@ def _in_order(names: pd.Series) -> list[str]:
         method_style(name)
     return [name for name in METHODS if name in present]
 
-# %% ../nbs/06_plotting.ipynb #57c7d240
+# %% ../nbs/06_plotting.ipynb #05152131
 INK, PALE, PRIOR, POSTERIOR, AGGREGATE = "#222222", "#D9D9D9", "#14286E", "#D1342A", "#5BA8DC"  # greys; Figures 3 and 4
 
 
@@ -162,9 +162,9 @@ def canvas(
     ax.axis("off")
     return ax
 
-
+# %% ../nbs/06_plotting.ipynb #55ac4175
 def node(
-    ax: Axes,  # a canvas, here and below
+    ax: Axes,  # a canvas
     xy: tuple[float, float],  # centre
     text: str,  # name of the variable
     observed: bool = False,  # shaded if observed
@@ -175,7 +175,7 @@ def node(
 
 
 def arrow(
-    ax: Axes,
+    ax: Axes,  # a canvas
     start: tuple[float, float],  # where it begins
     end: tuple[float, float],  # where its head is
     dashed: bool = False,  # dashed for inference, solid for generation
@@ -187,7 +187,7 @@ def arrow(
 
 
 def plate(
-    ax: Axes,
+    ax: Axes,  # a canvas
     corner: tuple[float, float],  # lower left
     size: tuple[float, float],  # width and height
     text: str,  # how often the content is repeated
@@ -200,11 +200,11 @@ def plate(
 
 
 def network(
-    ax: Axes,
+    ax: Axes,  # a canvas
     middle: tuple[float, float],  # of the left side
     heights: tuple[float, float],  # of the left and the right side
     text: str,  # name
-    width: float = 0.95,
+    width: float = 0.95,  # from left to right side
 ) -> None:
     "A trapezoid for an encoder or a decoder."
     (left, y), (a, b) = middle, heights
@@ -395,11 +395,12 @@ def figure_3(
     right.legend(loc="upper left", bbox_to_anchor=(-0.02, 1.03))
     return fig
 
-# %% ../nbs/06_plotting.ipynb #b56da257
+# %% ../nbs/06_plotting.ipynb #7c3c9f58
 FIGURE_4_PANELS = {"a": "minimum of AEVB's KL", "b": "minimum of the bound, Eq. 21", "c": "acceptable to WiSE-ALE"}
-FIGURE_4_LINES = {
-    "aevb": ("AEVB: mean KL of the posteriors", "#C8371E", "--"), "kl_ub": ("WiSE-ALE: bound, Eq. 21", "#0B2A6B", "-"),
-    "kl_true": ("KL of the aggregate (quadrature)", "#5BA8DC", "-.")}
+FIGURE_4_LINES = {  # curve -> label, colour, line style
+    "aevb": ("AEVB: mean KL of the posteriors", METHODS["aevb"].colour, METHODS["aevb"].linestyle),
+    "kl_ub": ("WiSE-ALE: bound, Eq. 21", METHODS["wiseale"].colour, METHODS["wiseale"].linestyle),
+    "kl_true": ("KL of the aggregate (quadrature)", AGGREGATE, "-.")}
 
 
 def _divergences(ax: Axes, kl: pd.DataFrame, minima: pd.DataFrame) -> None:
@@ -483,7 +484,7 @@ def figure_5a(
         axes[-1, column].set_xlabel("$t$ (s)")
     return fig
 
-# %% ../nbs/06_plotting.ipynb #b39c6a48
+# %% ../nbs/06_plotting.ipynb #687d395c
 FIGURE_6_PANELS = {"reconstruction": "reconstruction term", "aevb_kl": "AEVB's KL", "elbo": "ELBO"}
 
 
@@ -495,7 +496,8 @@ def _wide_scale(ax: Axes, values: pd.Series) -> None:
     ax.set_yscale("log") if sign > 0 else ax.set_yscale("symlog", linthresh=least, linscale=0.1)
     steps = (1, 2, 5) if most <= 300 * least else (1,)
     ticks = [sign * a * 10.0**b for b in range(-12, 13) for a in steps if 0.8 * least <= a * 10.0**b <= 1.25 * most]
-    ax.set_yticks(ticks, [f"{tick:g}" if 1e-3 < abs(tick) < 1e4 else f"{tick:.0e}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks])
+    short = [f"{tick:.0e}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks]  # 1e-3, 2e4
+    ax.set_yticks(ticks, [f"{t:g}" if 1e-3 < abs(t) < 1e4 else text for t, text in zip(ticks, short, strict=True)])
     ax.set_yticks([], minor=True)
 
 
