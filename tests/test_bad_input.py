@@ -108,6 +108,7 @@ def test_damaged_data_file_is_named(tmp_path, kind):
 def test_plain_papermill_is_strict_too(tmp_path):
     """papermill only warns of an unknown parameter; the notebook itself refuses it."""
     given = ("-p", "sede", "1", "-p", "out", tmp_path / "run")
-    done = call("papermill", "-k", "python3", "--log-level", "ERROR", "--no-progress-bar", ROOT / "nbs/10_train.ipynb", tmp_path / "out.ipynb", *given)
+    papermill = ("papermill", "-k", "python3", "--log-level", "ERROR", "--no-progress-bar")
+    done = call(*papermill, ROOT / "nbs/10_train.ipynb", tmp_path / "out.ipynb", *given)
     assert done.returncode != 0 and "unknown parameter 'sede'" in done.stderr
     assert files(tmp_path) == ["out.ipynb"]
