@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'reparameterize', 'same_padding', 'SameConv', 'SameConvTranspose', 'Encoder', 'AutoEncoder', 'sine_net',
-           'mnist_net', 'celeba_net', 'initialise', 'build']
+           'mnist_net', 'celeba_net', 'initialise', 'build', 'merge', 'split', 'merge_taps', 'BlockConv',
+           'BlockConvTranspose', 'on_blocks']
 
-# %% ../nbs/02_models.ipynb #287dc860
+# %% ../nbs/02_models.ipynb #ce8059ba
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .loss import check_option
 
 # %% ../nbs/02_models.ipynb #56a4e583
 def reparameterize(
@@ -237,7 +240,7 @@ NETWORKS = {
     "teapot": (celeba_net, {"d_z": 10, "width": 1 / 8}),
 }
 
-# %% ../nbs/02_models.ipynb #f30c58c1
+# %% ../nbs/02_models.ipynb #e7af64d2
 def build(
     dataset: str, # a key of NETWORKS
     d_z: int | None = None, # dimensions of the latent space, None for the paper's
@@ -246,21 +249,119 @@ def build(
 ) -> AutoEncoder: # on the CPU, float32, in training mode
     """The paper's network for a data set, freshly initialised.
 
-    Raises `ValueError` for an unknown data set, for d_z < 1, or for a width that is not positive or does not apply.
+    Raises `ValueError` for an unknown data set, for d_z < 1, or for a width that is not positive or does not apply,
+    and `TypeError` for a d_z or a width that is no number.
     """
     if dataset not in NETWORKS:
         raise ValueError(f"unknown data set {dataset!r}; valid: {', '.join(NETWORKS)}")
     net, options = NETWORKS[dataset]
     if d_z is not None:
-        if isinstance(d_z, bool) or not isinstance(d_z, int) or d_z < 1:
-            raise ValueError(f"d_z must be an integer of at least 1, got {d_z!r}")
-        options = options | {"d_z": d_z}
+        options = options | {"d_z": check_option("d_z", d_z, int)}
     if width is not None:
         if "width" not in options:
             raise ValueError(f"width does not apply to {dataset}; it applies to celeba and teapot")
-        if not isinstance(width, (int, float)) or not (math.isfinite(width) and width > 0):
-            raise ValueError(f"width must be positive and finite, got {width!r}")
+        if not check_option("width", width, float) > 0:
+            raise ValueError(f"width must be positive, got {width!r}")
         options = options | {"width": width}
     with torch.device("meta"):
         model = net(**options)
     return initialise(model.to_empty(device="cpu"), generator or torch.Generator().manual_seed(0))
+
+# %% ../nbs/02_models.ipynb #e83ea4e7
+def merge(
+    x: Tensor, # (M, C, 1, n), channels-last
+    s: int, # positions a block, a divisor of n
+) -> Tensor: # (M, s * C, 1, n / s), the same memory
+    """Blocks of s neighbouring positions, as channels."""
+    M, C, _, n = x.shape
+    return x.permute(0, 2, 3, 1).reshape(M, 1, n // s, s * C).permute(0, 3, 1, 2)
+
+
+def split(
+    x: Tensor, # (M, s * C, 1, n), channels-last
+    s: int, # positions a block
+) -> Tensor: # (M, C, 1, s * n), the same memory
+    """Undo `merge`."""
+    M, D, _, n = x.shape
+    return x.permute(0, 2, 3, 1).reshape(M, 1, n * s, D // s).permute(0, 3, 1, 2)
+
+
+def merge_taps(
+    weight: Tensor, # (A, B, k) weight of a 1-d convolution, transposed or not
+    s: int, # its stride
+    before: int, # zeros of padding, or cropped positions, before the data
+) -> tuple[Tensor, int]: # (A, s * B, 1, 2 b + 1) weight on blocks; b
+    """A kernel over positions as a kernel over blocks, with zero taps that make up whole blocks."""
+    after = weight.shape[2] - before - s  # taps beyond the kernel's own block
+    b = max(-(-before // s), -(-after // s))
+    taps = F.pad(weight.transpose(1, 2), (0, 0, b * s - before, b * s - after))
+    return taps.reshape(len(taps), 2 * b + 1, s * weight.shape[1]).transpose(1, 2)[:, :, None], b
+
+# %% ../nbs/02_models.ipynb #51659318
+class BlockConv(nn.Module):
+    """A 1-d `SameConv` on channels-last signals (M, C, 1, n).
+
+    A length that the stride does not divide goes the plain way.
+    """
+
+    def __init__(
+        self,
+        layer: SameConv, # gives its parameters
+    ):
+        super().__init__()
+        self.layer, self.conv = layer, layer.conv
+
+    def forward(
+        self,
+        x: Tensor, # (M, channels_in, 1, n)
+    ) -> Tensor: # (M, channels_out, 1, ceil(n / stride))
+        k, s = self.conv.kernel_size[0], self.conv.stride[0]
+        if x.shape[3] % s:
+            return self.layer(x[:, :, 0])[:, :, None]
+        if k == x.shape[3] == 1:
+            return F.linear(x.flatten(1), self.conv.weight.flatten(1), self.conv.bias)[:, :, None, None]
+        taps, zeros = merge_taps(self.conv.weight, s, same_padding(x.shape[3], k, s)[0])
+        return F.conv2d(merge(x, s), taps, self.conv.bias, padding=(0, zeros))
+
+
+class BlockConvTranspose(nn.Module):
+    """A 1-d `SameConvTranspose` on channels-last signals (M, C, 1, n)."""
+
+    def __init__(
+        self,
+        layer: SameConvTranspose, # gives its parameters
+    ):
+        super().__init__()
+        self.conv = layer.conv
+
+    def forward(
+        self,
+        x: Tensor, # (M, channels_in, 1, n)
+    ) -> Tensor: # (M, channels_out, 1, n * stride)
+        s, crop, bias = self.conv.stride[0], self.conv.padding[0], self.conv.bias.repeat(self.conv.stride[0])
+        if x.shape[3] == 1:
+            taps = self.conv.weight.transpose(1, 2)[:, crop : crop + s].flatten(1)  # (channels_in, s * channels_out)
+            return split(torch.addmm(bias, x.flatten(1), taps)[:, :, None, None], s)
+        taps, cropped = merge_taps(self.conv.weight, s, crop)
+        return split(F.conv_transpose2d(merge(x, 1), taps, bias, padding=(0, cropped)), s)
+
+# %% ../nbs/02_models.ipynb #f46ebf68
+def on_blocks(
+    model: AutoEncoder, # any network of this notebook
+) -> AutoEncoder: # the same function on the same parameters
+    """A network with its 1-d convolutions evaluated on blocks; other networks come back unchanged."""
+    swap = {
+        SameConv: BlockConv,
+        SameConvTranspose: BlockConvTranspose,
+        nn.Unflatten: lambda layer: nn.Unflatten(1, (layer.unflattened_size[0], 1, layer.unflattened_size[1])),
+    }
+    same = (nn.Linear, nn.ReLU, nn.Flatten)
+    if not isinstance(model, AutoEncoder) or len(model.x_shape) != 2:
+        return model
+    stacks = model.encoder.features, model.decoder
+    if not all(isinstance(s, nn.Sequential) and all(type(layer) in (*swap, *same) for layer in s) for s in stacks):
+        return model
+    features, decoder = ([swap.get(type(layer), lambda layer: layer)(layer) for layer in s] for s in stacks)
+    features = nn.Sequential(nn.Unflatten(1, (model.x_shape[0], 1)), *features)
+    encoder = Encoder(features, model.encoder.mu_head, model.encoder.log_var_head)
+    return AutoEncoder(model.x_shape, model.d_z, encoder, nn.Sequential(*decoder, nn.Flatten(2)))
