@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-# %% ../nbs/00_derivation.ipynb #f737108f
+# %% ../nbs/00_derivation.ipynb #f9be9bd6
 def _check(mu: Tensor, log_var: Tensor) -> None:
     """Raise ValueError unless `mu` and `log_var` are two float32 or float64 tensors of one shape (M, d_z)."""
     same = mu.shape == log_var.shape and mu.dtype == log_var.dtype
@@ -36,11 +36,11 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _many_pairs(x: Tensor, mu: Tensor) -> bool:
-    """Whether rows of `x` and of `mu` make enough pairs for tiles to pay (not under torch.func, which they do not know)."""
+    """Whether rows of `x` and of `mu` make enough pairs for tiles to pay; never under torch.func's transforms."""
     many = x.numel() * len(mu) > 2**17 and x.dtype == mu.dtype
     return many and torch._C._functorch.maybe_current_level() is None
 
-# %% ../nbs/00_derivation.ipynb #e02dec57
+# %% ../nbs/00_derivation.ipynb #7d1441a9
 def _density_log_sums(z: Tensor, step: Tensor | None, mu: Tensor, log_var: Tensor) -> Tensor:
     """log of the sum over j of N(z + step | mu_j, exp(log_var_j)), plus (d_z/2) log 2 pi, at every point."""
     if _many_pairs(z if step is None else step, mu):
@@ -59,7 +59,7 @@ def aggregate_log_prob(
     """Log density of the aggregate posterior, the equal mixture of M diagonal Gaussians (Eq. 10).
 
     Large inputs are evaluated in tiles, in memory for a few times the inputs. A point further than about 1e16
-    standard deviations (float32; 1e151 in float64) from a posterior counts as that far, so the log density stays finite.
+    standard deviations (float32; 1e151 in float64) from a posterior counts as that far: the result stays finite.
     Raises ValueError for a wrong shape or dtype.
     """
     _check(mu, log_var)
@@ -246,7 +246,7 @@ def _density_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: 
         torch.mul(r, r, out=square)
     return log, torch.mul(r, y[2], out=slope), square.sub_(1)
 
-# %% ../nbs/00_derivation.ipynb #7490a5ff
+# %% ../nbs/00_derivation.ipynb #ae26c282
 class _TiledLogSums(torch.autograd.Function):
     """`_density_log_sums(z, step, mu, log_var)` in tiles; with z None, `_overlap_log_sums(mu, log_var)`."""
 
@@ -255,7 +255,8 @@ class _TiledLogSums(torch.autograd.Function):
         """Rows and columns of the matrix, as tensors (d_z, n); the function of a tile; dimensions in a product."""
         if z is None:
             posteriors = mu.T.contiguous(), log_var.exp().clamp(min=torch.finfo(mu.dtype).tiny).T.contiguous()
-            room = math.log(torch.finfo(mu.dtype).max) / (log_var.abs().max().item() + 0.7)  # log(v + v) = log_var + 0.69
+            most = log_var.abs().max().item() + 0.7  # log(v + v) = log_var + 0.69
+            room = math.log(torch.finfo(mu.dtype).max) / most
             return posteriors, posteriors, _overlap_tile, max(1, int(room))
         points = (z,) if step is None else (z.expand_as(step), step)
         points = tuple(p.reshape(-1, mu.shape[1]).T.contiguous().to(mu) for p in points)
