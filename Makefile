@@ -3,6 +3,7 @@ PROFILE ?= quick
 JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON  ?= python3
 UV      := uv==0.13.9
+PEERS   := pythae==0.1.2 pykeops==2.3
 
 # What Snakemake says between jobs; one line a finished notebook and the count remain, and every error.
 CHATTER := ^(Select jobs|Execute [0-9]|Assuming|Building DAG|Using shell|Provided cores|Rules claiming|Complete log|Elapsed|Finished jobid|\[[A-Z]|$$)
@@ -13,12 +14,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures test readme
+.PHONY: help setup figures test bench readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
 	@echo "make test                                          everything that checks the project"
+	@echo "make bench                                         measure against other libraries; needs a C++ compiler"
 	@echo "make setup                                         only make .venv/ from requirements.lock"
+	@echo "make readme                                        write README.md from nbs/index.ipynb"
 
 setup: .venv/ready
 
@@ -36,6 +39,20 @@ figures: setup
 test: setup
 	@python data_scripts/mnist.py
 	@pytest -q -n $(JOBS) tests
+
+# The peers live in an environment of their own, on top of the same lock.
+.venv-bench/ready: .venv/ready
+	@.venv/bin/uv venv --quiet --clear .venv-bench
+	.venv/bin/uv pip install --quiet --python .venv-bench/bin/python --require-hashes -r requirements.lock
+	@grep -E '^[A-Za-z0-9].*==' requirements.lock | sed 's/ *\\$$//' > .venv-bench/constraints.txt
+	.venv/bin/uv pip install --quiet --python .venv-bench/bin/python -c .venv-bench/constraints.txt $(PEERS)
+	@.venv/bin/uv pip install --quiet --python .venv-bench/bin/python --no-deps -e .
+	@touch $@
+
+bench: .venv-bench/ready
+	@python data_scripts/mnist.py
+	@mkdir -p runs/bench
+	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/wiseale-run nbs/40_bench.ipynb runs/bench/bench.ipynb
 
 readme:
 	@python tests/readme.py > README.md
