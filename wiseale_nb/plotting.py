@@ -8,7 +8,7 @@ __all__ = ['STYLE', 'METADATA', 'METHODS', 'DIGIT_COLOURS', 'INK', 'PALE', 'PRIO
            'Picture', 'save_figure', 'Method', 'method_style', 'check_columns', 'canvas', 'node', 'arrow', 'plate',
            'network', 'figure_1', 'figure_2', 'figure_3', 'figure_4', 'figure_5a', 'figure_6']
 
-# %% ../nbs/06_plotting.ipynb #374d7baa
+# %% ../nbs/06_plotting.ipynb #900054f2
 from collections.abc import Callable
 from functools import wraps
 from io import BytesIO
@@ -25,6 +25,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Ellipse, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from .data import write_whole
 
@@ -507,7 +508,7 @@ def _over_epochs(ax: Axes, rows: pd.DataFrame, style: Method) -> None:
     ax.fill_between(seeds.index, seeds["min"], seeds["max"], color=style.colour, alpha=0.2, linewidth=0)
     ax.plot(seeds.index, seeds["mean"], color=style.colour, linestyle=style.linestyle, label=style.label)
 
-# %% ../nbs/06_plotting.ipynb #ec055ec6
+# %% ../nbs/06_plotting.ipynb #a56efb25
 @in_style
 def figure_6(
     history: pd.DataFrame,  # columns method, seed, epoch, split, metric (see FIGURE_6_PANELS), value (nats)
@@ -531,6 +532,7 @@ def figure_6(
             _over_epochs(ax, rows[rows["method"] == method], METHODS[method])
         _wide_scale(ax, rows["value"])
         ax.set(title=title, xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes[0].set_ylabel("nats per sample")
     number = history["seed"].nunique()
     note = f"{split} data; " + ("one seed" if number == 1 else f"line: mean of {number} seeds, band: their range")
