@@ -29,13 +29,13 @@ from matplotlib.ticker import MaxNLocator
 
 from .data import write_whole
 
-# %% ../nbs/06_plotting.ipynb #24d8cb2a
+# %% ../nbs/06_plotting.ipynb #dea66d53
 STYLE = {
     "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans", "font.size": 8, "axes.titlesize": 8,
     "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
     "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4, "lines.linewidth": 1.4,
-    "legend.frameon": False, "image.interpolation": "nearest", "figure.dpi": 100, "savefig.dpi": 200,
+    "legend.frameon": False, "image.interpolation": "none", "figure.dpi": 100, "savefig.dpi": 200,
     "svg.fonttype": "path", "svg.hashsalt": "wiseale_nb", "pdf.fonttype": 42, "pdf.compression": 0,
 }  # the project's rcParams, on top of matplotlib's built-in defaults
 
