@@ -297,7 +297,7 @@ def merge_taps(
     taps = F.pad(weight.transpose(1, 2), (0, 0, b * s - before, b * s - after))
     return taps.reshape(len(taps), 2 * b + 1, s * weight.shape[1]).transpose(1, 2)[:, :, None], b
 
-# %% ../nbs/02_models.ipynb #51659318
+# %% ../nbs/02_models.ipynb #cfd3cde6
 class BlockConv(nn.Module):
     """A 1-d `SameConv` on channels-last signals (M, C, 1, n).
 
@@ -323,7 +323,7 @@ class BlockConv(nn.Module):
         taps, zeros = merge_taps(self.conv.weight, s, same_padding(x.shape[3], k, s)[0])
         return F.conv2d(merge(x, s), taps, self.conv.bias, padding=(0, zeros))
 
-
+# %% ../nbs/02_models.ipynb #82991564
 class BlockConvTranspose(nn.Module):
     """A 1-d `SameConvTranspose` on channels-last signals (M, C, 1, n)."""
 

@@ -163,7 +163,7 @@ def canvas(
     ax.axis("off")
     return ax
 
-# %% ../nbs/06_plotting.ipynb #55ac4175
+# %% ../nbs/06_plotting.ipynb #d5010967
 def node(
     ax: Axes,  # a canvas
     xy: tuple[float, float],  # centre
@@ -186,7 +186,7 @@ def arrow(
         start, end, arrowstyle="-|>", mutation_scale=8, shrinkA=0, shrinkB=0, linewidth=0.9, zorder=2, color=INK,
         linestyle=(0, (3, 2)) if dashed else "-"))
 
-
+# %% ../nbs/06_plotting.ipynb #b8c1b539
 def plate(
     ax: Axes,  # a canvas
     corner: tuple[float, float],  # lower left
