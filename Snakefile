@@ -3,15 +3,15 @@
 # so that a changed setting re-runs what depends on it and nothing else.
 import os
 from pathlib import Path
-from wiseale_nb.experiment import load_config
+from wiseale_nb import experiment
 
 ROOT = Path(workflow.basedir)
 PROFILE = config.get("profile", "quick")
-SETTINGS = load_config(PROFILE, ROOT / "config")
+SETTINGS = experiment.load_config(PROFILE, ROOT / "config")
 DATA = Path(os.environ.get("WISEALE_DATA") or ROOT / "data")
 RUNS, OUT = f"runs/{PROFILE}", f"figures/{PROFILE}"
 MNIST = [DATA / "mnist" / f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")]
-RUN_FILES = ("run.json", "history.csv", "metrics.json", "model.safetensors", "notebook.ipynb")
+RUN_FILES = (*experiment.RUN_FILES, "notebook.ipynb")
 FORMATS = ("pdf", "png", "svg")
 SCHEMATIC, TRAINED = ("2", "3", "4"), {"1": "mnist", "5a": "sine", "6": "sine"}
 FIGURES = [*SCHEMATIC, *TRAINED]

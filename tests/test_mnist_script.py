@@ -115,7 +115,7 @@ def test_pickle_may_name_nothing_but_numpy_arrays():
 def test_sigterm_leaves_no_temporary_file(tmp_path):
     code = (
         f"import runpy, sys, os, time; sys.argv = ['mnist.py', '--root', {str(tmp_path)!r}, '--source', 'npm'];"
-        "import os; real = os.fsync; os.fsync = lambda fd: (print('writing', flush=True), time.sleep(30));"
+        "os.fsync = lambda fd: (print('writing', flush=True), time.sleep(30));"
         "sys.path.insert(0, os.path.dirname({0!r})); import mnist;"
         "mnist.SOURCES['npm'] = lambda wanted: ((n, mnist.gunzip((mnist.data_root() / 'mnist' / (n + '.gz')).read_bytes()))"
         " for n in wanted); sys.exit(mnist.main())"
