@@ -603,7 +603,7 @@ def run_notebook(
     # Sockets in a folder of their own: kernels side by side cannot take each other's ports.
     with tempfile.TemporaryDirectory(prefix="wiseale-", ignore_cleanup_errors=True) as scratch:
         running = Path(scratch) / "notebook.ipynb"
-        options["config"] = Config(KernelManager={"transport": "ipc", "ip": f"{scratch}/kernel"})
+        options["config"] = Config(KernelManager={"transport": "ipc", "ip": f"{scratch}/kernel"}, NotebookClient={"shutdown_kernel": "immediate"})
         try:
             execute_notebook(str(notebook), str(running), values, kernel_name="python3", progress_bar=log, **options)
             keep(output)
