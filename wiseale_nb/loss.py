@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, Union, get_args, get_origin
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import FunctionCtx
 
 from .aggregate import kl_moment_matched, kl_of_draws, kl_upper_bound, kl_upper_bound_joint, sample_kl
 
@@ -36,6 +36,25 @@ def _check_pair(decoded: Tensor, x: Tensor) -> None:
         raise TypeError(f"x must be a floating-point tensor (for images, values in [0, 1]); got {x.dtype}.")
 
 # %% ../nbs/01_loss.ipynb #50652de5
+class _BernoulliNLL(torch.autograd.Function):
+    """Negative Bernoulli log-likelihood of each pixel, from its logit."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, x: Tensor) -> Tensor:
+        return logits.clamp(min=0) - x * logits - logits.abs().sigmoid().log()
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        logits, x = ctx.saved_tensors
+        return gradient * (logits.sigmoid() - x), -gradient * logits
+
+
 def bernoulli_nll(
     logits: Tensor,  # (M, ...) decoder outputs before the sigmoid
     x: Tensor,  # (M, ...) values in [0, 1]
@@ -46,7 +65,7 @@ def bernoulli_nll(
     Raises ValueError for unequal shapes or an empty batch, TypeError for integers.
     """
     _check_pair(logits, x)
-    return (F.softplus(logits, threshold=40) - x * logits).reshape(len(x), -1).sum(1)
+    return _BernoulliNLL.apply(logits, x).reshape(len(x), -1).sum(1)
 
 # %% ../nbs/01_loss.ipynb #9f1c7502
 def gaussian_nll(
