@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load, save
 from tqdm import tqdm
 
@@ -386,7 +386,8 @@ def load_checkpoint(
     for path in sorted(folder.glob("epoch*.safetensors"), reverse=True):
         content = path.read_bytes()
         if path.stem.split("-")[-1] != hashlib.sha256(content).hexdigest()[:16]:
-            warnings.warn(f"checkpoint {path} is damaged (its sha256 is not the one in its name) and is left out", stacklevel=2)
+            warnings.warn(f"checkpoint {path} is damaged (its sha256 is not the one in its name); it is set aside", stacklevel=2)
+            path.rename(path.with_suffix(".damaged"))
             continue
         with safe_open(path, "pt") as file: info = file.metadata()
         found = json.loads(info["settings"])
