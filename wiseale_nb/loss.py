@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple, Union, get_args, get_origin
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import FunctionCtx
 
-from .aggregate import kl_moment_matched, kl_monte_carlo, kl_upper_bound, kl_upper_bound_joint, sample_kl
+from .aggregate import kl_moment_matched, kl_of_draws, kl_upper_bound, kl_upper_bound_joint, sample_kl
 
 # %% ../nbs/01_loss.ipynb #52233565
 Likelihood = Literal["bernoulli", "gaussian"]
@@ -36,6 +36,25 @@ def _check_pair(decoded: Tensor, x: Tensor) -> None:
         raise TypeError(f"x must be a floating-point tensor (for images, values in [0, 1]); got {x.dtype}.")
 
 # %% ../nbs/01_loss.ipynb #50652de5
+class _BernoulliNLL(torch.autograd.Function):
+    """Negative Bernoulli log-likelihood of each pixel, from its logit."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, x: Tensor) -> Tensor:
+        return logits.clamp(min=0) - x * logits - logits.abs().sigmoid().log()
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        logits, x = ctx.saved_tensors
+        return gradient * (logits.sigmoid() - x), -gradient * logits
+
+
 def bernoulli_nll(
     logits: Tensor,  # (M, ...) decoder outputs before the sigmoid
     x: Tensor,  # (M, ...) values in [0, 1]
@@ -46,7 +65,7 @@ def bernoulli_nll(
     Raises ValueError for unequal shapes or an empty batch, TypeError for integers.
     """
     _check_pair(logits, x)
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").reshape(len(x), -1).sum(1)
+    return _BernoulliNLL.apply(logits, x).reshape(len(x), -1).sum(1)
 
 # %% ../nbs/01_loss.ipynb #9f1c7502
 def gaussian_nll(
@@ -69,7 +88,7 @@ def aevb_prior(
     mu: Tensor,  # (M, d_z) posterior means
     log_var: Tensor,  # (M, d_z) posterior log-variances
     z: Tensor,  # (M, d_z) draws from the posteriors (unused)
-    generator: torch.Generator | None = None,  # random stream (unused)
+    draws: Tensor | None = None,  # standard normal numbers (unused)
 ) -> Tensor:  # scalar, nats per sample
     "Prior term of AEVB: the mean KL of each posterior to N(0, I), Eq. 26 divided by the batch size."
     return sample_kl(mu, log_var).mean()
@@ -79,7 +98,7 @@ def beta_vae_prior(
     mu: Tensor,  # (M, d_z) posterior means
     log_var: Tensor,  # (M, d_z) posterior log-variances
     z: Tensor,  # (M, d_z) draws from the posteriors (unused)
-    generator: torch.Generator | None = None,  # random stream (unused)
+    draws: Tensor | None = None,  # standard normal numbers (unused)
     *,
     beta: float | Literal["1/M"] = 4.0,  # weight of AEVB's term; "1/M" is one over the batch size
 ) -> Tensor:  # scalar, nats per sample
@@ -98,15 +117,15 @@ def wiseale_prior(
     mu: Tensor,  # (M, d_z) posterior means
     log_var: Tensor,  # (M, d_z) posterior log-variances
     z: Tensor,  # (M, d_z) draws from the posteriors (unused)
-    generator: torch.Generator | None = None,  # random stream of the Monte Carlo estimate
+    draws: Tensor | None = None,  # (n_samples, M, d_z) standard normal; only prior="monte_carlo" uses them
     *,
     prior_weight: Literal["paper", "per_sample"] = "paper",  # "paper": KL / M (Eq. 27); "per_sample": KL
     prior: Literal[*AGGREGATE_KL, "monte_carlo"] = "upper_bound",  # what stands for the KL; "upper_bound" is Eq. 21
-    n_samples: int = 1,  # draws from each posterior; only prior="monte_carlo" uses them
+    n_samples: int = 1,  # draws from each posterior, for prior="monte_carlo"
 ) -> Tensor:  # scalar, nats per sample
     "Prior term of WiSE-ALE: the KL of the batch's aggregate posterior to N(0, I), weighted, Eq. 25 and 27."
     if prior == "monte_carlo":
-        kl = kl_monte_carlo(mu, log_var, n_samples, generator)
+        kl = kl_of_draws(mu, log_var, draws[:n_samples]).mean()
     else:
         kl = AGGREGATE_KL[prior](mu, log_var)
     return kl / len(mu) if prior_weight == "paper" else kl
@@ -138,13 +157,12 @@ def wae_mmd_prior(
     mu: Tensor,  # (M, d_z) posterior means (unused)
     log_var: Tensor,  # (M, d_z) posterior log-variances (unused)
     z: Tensor,  # (M, d_z) draws from the posteriors, M >= 2
-    generator: torch.Generator | None = None,  # random stream of the prior draws, on the device of z
+    draws: Tensor,  # (1, M, d_z) standard normal: draws from the prior
     *,
     weight: float = 10.0,  # lambda of the WAE paper
 ) -> Tensor:  # scalar; added to nats per sample
     "Prior term of WAE-MMD: weight times the squared maximum mean discrepancy between z and draws of N(0, I)."
-    prior_z = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-    return weight * mmd_imq(z, prior_z)
+    return weight * mmd_imq(z, draws[0])
 
 # %% ../nbs/01_loss.ipynb #ce4a60f2
 PRIOR_TERMS: dict[str, Callable[..., Tensor]] = {
@@ -172,6 +190,12 @@ class Objective:
     observation_std: float  # standard deviation of the Gaussian likelihood
     options: dict  # every option of the method's prior term
 
+    @property
+    def n_draws(self) -> int:
+        "How many standard normal numbers a latent coordinate the prior term needs."
+        monte_carlo = self.options["n_samples"] if self.options.get("prior") == "monte_carlo" else 0
+        return 1 if self.method == "wae_mmd" else monte_carlo
+
     def nll(
         self,
         x: Tensor,  # (M, ...) data
@@ -189,13 +213,16 @@ class Objective:
         mu: Tensor,  # (M, d_z) posterior means
         log_var: Tensor,  # (M, d_z) posterior log-variances
         z: Tensor,  # (M, d_z) one draw from each posterior
-        generator: torch.Generator | None = None,  # random stream of prior terms that draw
+        generator: torch.Generator | None = None,  # random stream of prior terms that draw, on the device of z
+        draws: Tensor | None = None,  # (n_draws, M, d_z) standard normal numbers in its place
     ) -> Terms:  # three scalars, nats per sample
         "Objective, reconstruction and prior term of a batch."
         if not len(x) == len(mu) == len(log_var) == len(z):
             raise ValueError(f"x, mu, log_var and z need one batch size; got {[len(t) for t in (x, mu, log_var, z)]}.")
         reconstruction = self.nll(x, decoded).mean()
-        prior = PRIOR_TERMS[self.method](mu, log_var, z, generator, **self.options)
+        if draws is None and self.n_draws:
+            draws = torch.randn((self.n_draws, *z.shape), generator=generator, dtype=z.dtype, device=z.device)
+        prior = PRIOR_TERMS[self.method](mu, log_var, z, draws, **self.options)
         return Terms(reconstruction + prior, reconstruction, prior)
 
 # %% ../nbs/01_loss.ipynb #00926354
