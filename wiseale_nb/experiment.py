@@ -15,6 +15,7 @@ import argparse
 import ast
 import contextlib
 import functools
+import hashlib
 import inspect
 import json
 import os
@@ -253,8 +254,9 @@ class TrainJob:
 
     @property
     def checkpoint(self) -> Path:
-        "The folder where training leaves its state after each epoch, until all runs are written."
-        return self.folder / "checkpoint"
+        "Where training leaves its state after each epoch, until all runs are written; other settings have another folder."
+        words = json.dumps([asdict(s) for s in self.settings], sort_keys=True)
+        return self.folder / "checkpoint" / hashlib.sha256(words.encode()).hexdigest()[:16]
 
 # %% ../nbs/07_experiment.ipynb #bbe38f29
 def check_seeds(
@@ -451,7 +453,7 @@ def write_runs(
         write_whole(folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
         write_whole(folder / "metrics.json", found.to_json(orient="records", indent=1) + "\n")
         write_whole(folder / "run.json", json.dumps({"settings": asdict(settings)} | info, indent=1) + "\n")
-    shutil.rmtree(job.checkpoint, ignore_errors=True)
+    shutil.rmtree(job.checkpoint.parent, ignore_errors=True)
     return folders
 
 # %% ../nbs/07_experiment.ipynb #997a85a9

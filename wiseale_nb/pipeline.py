@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'only_one', 'terse', 'draw_figures', 'metrics_table', 'checksum', 'write_manifest', 'run_name',
-           'figure_records', 'run_nb', 'verify_figure', 'verify', 'unlisted', 'bits_depend_on', 'compare_metrics',
-           'same_numbers', 'compare_bytes', 'compare', 'reproduce', 'main']
+           'figure_records', 'run_separately', 'verify_figure', 'verify', 'unlisted', 'bits_depend_on',
+           'compare_metrics', 'same_numbers', 'compare_bytes', 'compare', 'reproduce', 'main']
 
 # %% ../nbs/08_pipeline.ipynb #7f0e8347
 import argparse
@@ -22,9 +22,8 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from wiseale_nb.experiment import (
-    FIGURES, FORMATS, ParameterError, end_with_parent, figure_runs, load_config, load_run, profile_figures, profile_runs, run_folder, runs_folder, versions,
-)
+from .experiment import FORMATS, ParameterError, end_with_parent, figure_runs, load_config, load_run
+from .experiment import profile_figures, profile_runs, run_folder, runs_folder, versions
 
 # %% ../nbs/08_pipeline.ipynb #60d4204e
 @contextlib.contextmanager
@@ -124,7 +123,7 @@ def figure_records(
     }
 
 # %% ../nbs/08_pipeline.ipynb #244e46a7
-def run_nb(
+def run_separately(
     notebook: str,  # path from the project's root
     output: Path,  # the executed copy
     root: Path,  # project folder
@@ -150,10 +149,11 @@ def verify_figure(
     with tempfile.TemporaryDirectory(prefix="wiseale-") as scratch:
         shutil.copytree(folder / "data", Path(scratch) / "data")
         try:
-            run_nb(record["notebook"], Path(scratch) / "executed.ipynb", root, profile=manifest["profile"], redraw=True, out=scratch)
+            run_separately(record["notebook"], Path(scratch) / "executed.ipynb", root, profile=manifest["profile"], redraw=True, out=scratch)
         except RuntimeError as error:
             return [*wrong, str(error)]
-        return wrong + [f"{file} is drawn with other bytes" for file in record["files"] if checksum(Path(scratch) / file) != manifest["files"].get(file)]
+        drawn = {file: checksum(Path(scratch) / file) for file in record["files"]}
+    return wrong + [f"{file} is drawn with other bytes" for file in drawn if drawn[file] != manifest["files"].get(file)]
 
 # %% ../nbs/08_pipeline.ipynb #61c02ad4
 def verify(
@@ -193,7 +193,8 @@ def bits_depend_on(
 ) -> dict:  # plain values
     "What, besides settings and code, decides the bits of a training run."
     kind = {key: info["machine"].get(key) for key in ("architecture", "cpu", "instruction_set", "threads", "device", "gpu")}
-    return kind | {"torch": info["versions"].get("torch"), "trained_with": info.get("trained_with")}
+    stack = None if kind["device"] == "cpu" else info["trained_with"]  # on a GPU the seeds share their computation
+    return kind | {"torch": info["versions"]["torch"], "trained_with": stack}
 
 # %% ../nbs/08_pipeline.ipynb #5f3bccaf
 def compare_metrics(
