@@ -44,7 +44,7 @@ reproduce: setup
 
 test: setup
 	@python data_scripts/mnist.py
-	@pytest -q -n $(JOBS) tests
+	@pytest -q -n $(JOBS) --dist loadgroup tests
 
 # The peers live in an environment of their own, on top of the same lock.
 .venv-bench/ready: .venv/ready

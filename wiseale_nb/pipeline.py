@@ -22,23 +22,23 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from .experiment import FORMATS, ParameterError, end_with_parent, figure_runs, load_config, load_run
+from .experiment import FORMATS, ParameterError, config_folder, end_with_parent, figure_runs, load_config, load_run
 from .experiment import profile_figures, profile_runs, run_folder, runs_folder, versions
 
 # %% ../nbs/08_pipeline.ipynb #60d4204e
 @contextlib.contextmanager
 def only_one(
-    root: Path,  # project folder
+    runs: Path,  # folder of the runs; made if need be
 ):
-    "Hold the checkout for this process; `ParameterError` that names the process which already does."
-    path = root / "runs" / ".lock"
-    path.parent.mkdir(exist_ok=True)
+    "Hold the folder for this process; `ParameterError` that names the process which already does."
+    path = runs / ".lock"
+    runs.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ParameterError(f"already running in {root}, as process {file.read()}; this call changed nothing") from None
+            raise ParameterError(f"already running in {runs}, as process {file.read()}; this call changed nothing") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -57,11 +57,11 @@ def draw_figures(
     jobs: int,  # how many side by side
     root: Path,  # project folder
 ) -> int:  # Snakemake's exit code: 0 done, 1 a job failed
-    "Train what is missing and draw the figures of a profile; `ParameterError` if the checkout is in use."
+    "Train what is missing and draw the figures of a profile; hold the lock around it."
     from snakemake.cli import main as snakemake
     logging.getLogger("snakemake.logging").addFilter(terse)
     words = ["--cores", str(jobs), "--nolock", "--rerun-incomplete", "--quiet", "rules", "host", "reason", "--config", f"profile={profile}"]
-    with contextlib.chdir(root), only_one(root):
+    with contextlib.chdir(root):
         try:
             snakemake(words)
         except SystemExit as end:
@@ -281,9 +281,11 @@ def reproduce(
     if (fresh / "MANIFEST.json").is_file():
         shutil.rmtree(copy)
     for name in SOURCES:
-        take = shutil.copytree if (root / name).is_dir() else shutil.copy2
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        take(root / name, copy / name, **({"dirs_exist_ok": True} if take is shutil.copytree else {}))
+        if (root / name).is_dir():
+            shutil.copytree(root / name, copy / name, dirs_exist_ok=True)
+        else:
+            copy.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
     os.environ["WISEALE_DATA"] = str(data_root().resolve())
     if draw_figures(profile, jobs, copy):
         raise RuntimeError(f"training or drawing failed in {copy}")
@@ -293,23 +295,27 @@ def reproduce(
 def main(
     words: list[str] | None = None,  # command line; None: the process's
 ) -> int:  # exit code: 0 done, 1 something failed or differs, 2 a mistake in the call
-    "Command line of `wiseale-pipeline`."
-    from wiseale_nb.data import project_root
+    "Command line of `wiseale-pipeline`, to be called in the project's folder."
     parser = argparse.ArgumentParser("wiseale-pipeline", description="Draw the figures of a profile, record, verify and reproduce them.")
     parser.add_argument("task", choices=["figures", "manifest", "verify", "reproduce"])
     parser.add_argument("profile", nargs="?", default="quick", help="settings profile (verify takes all)")
     parser.add_argument("--jobs", type=int, default=1, help="how many notebooks run side by side")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process, the parent, ends")
-    call, root = parser.parse_args(words), project_root()
+    call, root = parser.parse_args(words), Path.cwd()
     if call.parent:
         end_with_parent(call.parent, signal.SIGKILL)
     try:
+        config_folder(root / "config")
         if call.task == "figures":
-            return draw_figures(call.profile, call.jobs, root)
-        if call.task == "manifest":
-            write_manifest(call.profile, root)
-            return 0
-        return 0 if (verify(root, call.jobs) if call.task == "verify" else reproduce(call.profile, call.jobs, root)) else 1
+            with only_one(root / "runs"):
+                return draw_figures(call.profile, call.jobs, root)
+        if call.task == "reproduce":
+            with only_one(root / "runs" / "reproduce"):
+                return 0 if reproduce(call.profile, call.jobs, root) else 1
+        if call.task == "verify":
+            return 0 if verify(root, call.jobs) else 1
+        write_manifest(call.profile, root)
+        return 0
     except (ParameterError, RuntimeError, OSError) as error:
         print(f"wiseale-pipeline: {error}", file=sys.stderr)
         return 1
