@@ -28,7 +28,14 @@ def drawn(name):
     return [f"{OUT}/{name}.{ext}" for ext in experiment.FORMATS] + [f"{OUT}/data/{f}" for f in FIGURES[name].data]
 
 
-localrules: manifest
+localrules: all, manifest
+
+
+rule all:  # names every file, so that one that was deleted is made again
+    input:
+        f"{OUT}/MANIFEST.json",
+        [drawn(name) for name in FIGURES],
+        run_files(*experiment.profile_runs(SETTINGS)),
 
 
 rule manifest:

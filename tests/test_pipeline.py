@@ -200,6 +200,6 @@ def test_only_what_changed_is_done_again(drawn):
         assert planned(project) == sorted(redone), new
     profile.write_text(settings)
     shutil.rmtree(project / "runs/mini/sine/wiseale/seed1")
-    assert planned(project) == ["MANIFEST", "figure_6", "wiseale"]
+    assert planned(project) == ["MANIFEST", "figure_5a", "figure_6", "wiseale"]
     (project / "figures/mini/figure_2.png").unlink()
-    assert planned(project) == ["MANIFEST", "figure_2", "figure_6", "wiseale"]
+    assert planned(project) == ["MANIFEST", "figure_2", "figure_5a", "figure_6", "wiseale"]

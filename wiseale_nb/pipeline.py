@@ -57,7 +57,7 @@ def draw_figures(
     jobs: int,  # how many side by side
     root: Path,  # project folder
 ) -> int:  # Snakemake's exit code: 0 done, 1 a job failed
-    "Train what is missing and draw the figures of a profile; hold the lock around it."
+    "Train what is missing and draw the figures of a profile; the caller holds the lock."
     from snakemake.cli import main as snakemake
     logging.getLogger("snakemake.logging").addFilter(terse)
     words = ["--cores", str(jobs), "--nolock", "--rerun-incomplete", "--quiet", "rules", "host", "reason", "--config", f"profile={profile}"]
