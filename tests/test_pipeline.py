@@ -58,6 +58,7 @@ def start(project):
         if any(p.stat().st_mtime > started for p in project.glob("runs/mini/sine/*/checkpoint/*/epoch*.safetensors")):
             return make
         time.sleep(0.02)
+    make.kill()
     raise AssertionError("no checkpoint after two minutes")
 
 
@@ -118,6 +119,23 @@ def test_trained_again_without_interruption_all_bytes_are_the_same(drawn):
     assert len(notebooks) == len(METHODS) + 5
     for name in [*notebooks, *(f"sine/{m}/seed{k}/model.safetensors" for m in METHODS for k in (0, 1))]:
         assert (runs / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_killed_in_the_middle_of_its_files(drawn):
+    """A figure that was written while its notebook still ran counts as incomplete, and is drawn again without being asked."""
+    project = drawn[0]
+    figure = project / "figures/mini/figure_4.png"
+    before = figure.read_bytes()
+    figure.unlink()
+    words = (BIN / "wiseale-pipeline", "figures", "mini")
+    with subprocess.Popen(words, cwd=project, env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}) as running:
+        while running.poll() is None and not figure.exists():
+            time.sleep(0.005)
+        running.kill()
+    assert running.returncode == -signal.SIGKILL
+    done = call("wiseale-pipeline", "figures", "mini", cwd=project)
+    assert done.returncode == 0 and "figure_4.ipynb: done" in done.stdout, done.stderr
+    assert figure.read_bytes() == before
 
 
 def edited(path, edit):
@@ -193,7 +211,7 @@ def test_only_what_changed_is_done_again(drawn):
     for old, new, redone in [
         ("beta: 4.0", "beta: 5.0", ["MANIFEST", "beta_vae", "figure_5a", "figure_6"]),
         ("beta: 1/M", "beta: 0.1", ["MANIFEST", "beta_vae_inverse_m", "figure_6"]),
-        ("- 1\n", "", ["MANIFEST", *METHODS, "figure_5a", "figure_6"]),
+        ("  - 1\n", "", ["MANIFEST", *METHODS, "figure_5a", "figure_6"]),
     ]:
         assert old in settings
         profile.write_text(settings.replace(old, new, 1))
