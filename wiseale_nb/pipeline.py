@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'only_one', 'terse', 'draw_figures', 'metrics_table', 'checksum', 'write_manifest', 'run_name',
-           'figure_records', 'run_separately', 'verify_figure', 'verify', 'unlisted', 'bits_depend_on',
+           'figure_records', 'read_manifest', 'run_separately', 'verify_figure', 'verify', 'unlisted', 'bits_depend_on',
            'compare_metrics', 'same_numbers', 'compare_bytes', 'compare', 'reproduce', 'main']
 
 # %% ../nbs/08_pipeline.ipynb #7f0e8347
@@ -102,7 +102,7 @@ def write_manifest(
     }
     return write_whole(folder / "MANIFEST.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
-
+# %% ../nbs/08_pipeline.ipynb #d59f2cfe
 def run_name(
     dataset: str, method: str, seed: int,  # of a run
 ) -> str:
@@ -121,6 +121,22 @@ def figure_records(
         }
         for name, figure in profile_figures(config).items()
     }
+
+
+def read_manifest(
+    folder: Path,  # figures/<profile>
+) -> dict:
+    "Read a manifest; `ParameterError` if there is none or it cannot be used."
+    path = folder / "MANIFEST.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        lacking = sorted({"profile", "runs", "figures", "files"} - set(manifest))
+        wrong = f"it lacks {', '.join(lacking)}" if lacking else None
+    except (OSError, ValueError) as error:
+        wrong = error
+    if wrong:
+        raise ParameterError(f"cannot use {path}: {wrong}; make figures PROFILE={folder.name} writes it")
+    return manifest
 
 # %% ../nbs/08_pipeline.ipynb #244e46a7
 def run_separately(
@@ -161,7 +177,7 @@ def verify(
     jobs: int = 1,  # figures side by side
 ) -> bool:  # True if nothing differs
     "Verify every figure of every profile with a manifest; prints a line for each."
-    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("figures/*/MANIFEST.json"))]
+    manifests = [read_manifest(path.parent) for path in sorted(root.glob("figures/*/MANIFEST.json"))]
     figures = [(name, manifest) for manifest in manifests for name in manifest["figures"]]
     same = bool(figures)
     with ThreadPoolExecutor(jobs) as pool:
@@ -243,7 +259,7 @@ def compare(
 ) -> bool:  # True if they agree
     "Compare two drawings of a profile: byte by byte if trained alike, else metric by metric; prints which, and a line for each."
     import pandas as pd
-    old, new = (json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8")) for folder in (committed, fresh))
+    old, new = read_manifest(committed), read_manifest(fresh)
     data = [file for file in old["files"] if file.startswith("data/")]
     before, now = ({json.dumps(bits_depend_on(info), sort_keys=True) for info in manifest["runs"].values()} for manifest in (old, new))
     if before == now:
@@ -275,8 +291,7 @@ def reproduce(
     "Train and draw a profile from nothing and compare with its committed data; `RuntimeError` if that fails."
     from wiseale_nb.data import data_root
     committed, copy = root / "figures" / profile, root / "runs" / "reproduce" / profile
-    if not (committed / "MANIFEST.json").is_file():
-        raise ParameterError(f"there is no {committed / 'MANIFEST.json'} to compare with")
+    read_manifest(committed)  # nothing is trained if there is nothing to compare with
     fresh = copy / "figures" / profile
     if (fresh / "MANIFEST.json").is_file():
         shutil.rmtree(copy)
