@@ -22,6 +22,15 @@ def data_folder():
     return Path(os.environ.get("WISEALE_DATA") or ROOT / "data").resolve()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=4, help="how often tests/test_faults.py kills a process; make faults: 30")
+
+
+@pytest.fixture
+def kills(request):
+    return request.config.getoption("--kills")
+
+
 @pytest.fixture
 def project(tmp_path):
     """A copy of the tracked and the new files of the project, without runs and data."""
