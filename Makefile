@@ -14,10 +14,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures test bench readme
+.PHONY: help setup figures studies test bench readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
+	@echo "make studies                                       run the studies nbs/3*, which go beyond the paper"
 	@echo "make test                                          everything that checks the project"
 	@echo "make bench                                         measure against other libraries; needs a C++ compiler"
 	@echo "make setup                                         only make .venv/ from requirements.lock"
@@ -35,6 +36,12 @@ setup: .venv/ready
 figures: setup
 	@snakemake --cores $(JOBS) --quiet rules host reason --config profile=$(PROFILE) 2>&1 | grep --line-buffered -vE '$(CHATTER)'
 	@ls figures/$(PROFILE)/*.png figures/$(PROFILE)/*.pdf figures/$(PROFILE)/*.svg
+
+studies: $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3*.ipynb))
+
+runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | .venv/ready
+	@python data_scripts/mnist.py
+	@wiseale-run --quiet $< $@
 
 test: setup
 	@python data_scripts/mnist.py
