@@ -1,6 +1,6 @@
 # The front door; the work is in the Snakefile (figures) and in tests/ (checks).
 PROFILE ?= quick
-JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+JOBS    ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON  ?= python3
 UV      := uv==0.13.9
 PEERS   := pythae==0.1.2 pykeops==2.3

@@ -276,24 +276,28 @@ class _TiledLogSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, mu: Tensor, log_var: Tensor, z: Tensor | None, step: Tensor | None) -> Tensor:
         x, y, tile, group = _TiledLogSums.operands(mu, log_var, z, step)
-        sums = mu.new_full(x[0].shape[1:], -math.inf)
+        sums, tops = mu.new_full(x[0].shape[1:], -math.inf), []
         for i, j, *tile_operands in _tiles(x, y):
             (log,) = tile(*tile_operands, group, False)
+            tops.append(log.amax())
             sums[i] = _add_log_sum(sums[i], log, 1)
             if z is None and i != j:
                 sums[j] = _add_log_sum(sums[j], log, 0)
-        ctx.save_for_backward(mu, log_var, z, step, sums)
+        ctx.save_for_backward(mu, log_var, z, step, sums, torch.stack(tops))
         return sums.view(mu.shape[:1] if z is None else (z if step is None else step).shape[:-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        mu, log_var, z, step, sums = ctx.saved_tensors
+        mu, log_var, z, step, sums, tops = ctx.saved_tensors
         x, y, tile, group = _TiledLogSums.operands(mu, log_var, z, step)
         g = gradient.reshape(-1)
         grad_y, grad_var = torch.zeros_like(y[0]), torch.zeros_like(y[0])
         grad_x = grad_y if z is None else torch.zeros_like(x[0])
-        for i, j, *tile_operands in _tiles(x, y):
+        underflow = math.log(2 * torch.finfo(mu.dtype).tiny)
+        for top, (i, j, *tile_operands) in zip(tops.tolist(), _tiles(x, y)):
+            if top - min(sums[i].min(), sums[j].min() if z is None else math.inf) < underflow:
+                continue
             log, slope, curve = tile(*tile_operands, group, True)
             weight = _exp_(log - sums[i, None]).mul_(g[i, None])
             if z is None and i != j:
