@@ -88,7 +88,7 @@ def _sum_kernel(
     total = tl.sum(total * tl.exp2(top - most[:, None]), 1)
     tl.store(sums + i, most + tl.log2(total))
 
-# %% ../nbs/08_kernels.ipynb #b2d660ed
+# %% ../nbs/08_kernels.ipynb #01a67195
 @triton.jit
 def _gradient_kernel(
     x, y, sums_x, sums_y, g_x, g_y, gradient, n_x, n_y,
@@ -99,7 +99,7 @@ def _gradient_kernel(
     first = 0 if D == UNROLLED else tl.program_id(1) * UNROLLED
     L_i, g_i = tl.load(sums_x + i)[:, None], tl.load(g_x + i)[:, None]
     slopes, curves = (), ()
-    for k in tl.static_range(UNROLLED):
+    for _ in tl.static_range(UNROLLED):
         slopes += (tl.zeros((ROWS, COLUMNS), tl.float32),)
         curves += (tl.zeros((ROWS, COLUMNS), tl.float32),)
     for start in range(0, n_y, COLUMNS):
