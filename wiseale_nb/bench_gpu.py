@@ -7,7 +7,7 @@ __all__ = ['REAL', 'TINY', 'D_Z', 'INSTRUCTIONS', 'TRAINING', 'Sizes', 'seconds'
            'value_and_gradient', 'by', 'check_kernels', 'keops_upper_bound', 'pair_limit', 'measure_kl',
            'train_seconds', 'measure_training', 'celeba_flops', 'measure_celeba', 'measure', 'main']
 
-# %% ../nbs/41_bench_gpu.ipynb #970ec302
+# %% ../nbs/41_bench_gpu.ipynb #756c35ac
 import argparse
 import contextlib
 import json
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -260,30 +261,32 @@ def measure_celeba(
             row("CelebA network, counted operations", flops, "TFLOP/s", "", flops / peak, "measured bfloat16 peak"),
             row("CelebA network, 50 epochs of 202,599 images (extrapolated)", minutes, "min")]  # fmt: skip
 
-# %% ../nbs/41_bench_gpu.ipynb #26af1e8c
+# %% ../nbs/41_bench_gpu.ipynb #4d00eddb
 def measure(
     sizes: Sizes,
 ) -> tuple[pd.DataFrame, dict[str, float], dict[str, str]]:  # table; section -> seconds; section -> error
     "All sections."
-    peaks = measure_peaks(sizes)
-    sections = {"peaks": lambda: peaks, "Eq. 21": lambda: measure_kl(sizes), "CelebA": lambda: measure_celeba(sizes, peaks[0]["value"])}
-    sections |= {dataset: partial(measure_training, sizes, dataset) for dataset in TRAINING}
     rows, taken, failed = [], {}, {}
+    sections = {"peaks": partial(measure_peaks, sizes), "Eq. 21": partial(measure_kl, sizes), "CelebA": lambda: measure_celeba(sizes, peak)}
+    sections |= {dataset: partial(measure_training, sizes, dataset) for dataset in TRAINING}
     for name, section in sections.items():
+        peak = next((found["value"] for found in rows if found["unit"] == "TFLOP/s"), math.nan)
         start = time.perf_counter()
         try:
-            rows += [{"section": name, **found} for found in section()]
+            new = section()
+            print(pd.DataFrame(new).to_string(index=False, na_rep="", float_format="{:.4g}".format), flush=True)
+            rows += [{"section": name, **found} for found in new]
         except Exception as error:  # the time on a GPU may not come again
             failed[name] = f"{type(error).__name__}: {error}"
         taken[name] = time.perf_counter() - start
         print(f"{name}: {taken[name]:.1f} s {failed.get(name, '')}", file=sys.stderr, flush=True)
     return pd.DataFrame(rows), taken, failed
 
-# %% ../nbs/41_bench_gpu.ipynb #b4d97e4f
+# %% ../nbs/41_bench_gpu.ipynb #f8918a0c
 def main(
     arguments: list[str] | None = None,  # None: of the command line
 ) -> int:  # 0, or 1 if a section failed
-    "Measure everything, print the table, and write it unless it is a toy."
+    "Measure everything, print it, and write it unless it is a toy."
     parser = argparse.ArgumentParser("python -m wiseale_nb.bench_gpu", description="Measure the library on one GPU, in at most ten minutes.")
     parser.add_argument("--out", help="folder for bench_gpu.csv and bench_gpu.json (default: figures/bench_gpu)")
     parser.add_argument("--tiny", action="store_true", help="toy sizes on the CPU, to see that everything runs; writes nothing")
@@ -296,12 +299,12 @@ def main(
     folder = None if given.tiny else writable(Path(given.out) if given.out else project_root() / "figures" / "bench_gpu")
     sizes = TINY if given.tiny else REAL
     table, taken, failed = measure(sizes)
-    print(table.drop(columns="section").to_string(index=False, na_rep="", float_format="{:.4g}".format))
     if given.tiny:
         print("toy sizes on the CPU: these numbers mean nothing and are not written")
     else:
         write_whole(folder / "bench_gpu.csv", table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
-        about = {"machine": machine("cuda"), "versions": versions(), "seconds": taken, "failed": failed, "sizes": sizes._asdict()}
+        more = {name: version(name) for name in ("triton", "pykeops") if find_spec(name)}
+        about = {"machine": machine("cuda"), "versions": versions() | more, "seconds": taken, "failed": failed, "sizes": sizes._asdict()}
         write_whole(folder / "bench_gpu.json", json.dumps(about, indent=1) + "\n")
     return int(bool(failed))
 
