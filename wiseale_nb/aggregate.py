@@ -43,11 +43,22 @@ def _many_pairs(x: Tensor, mu: Tensor) -> bool:
     many = x.numel() * len(mu) > MAX_DENSE and x.dtype == mu.dtype
     return many and torch._C._functorch.maybe_current_level() is None
 
+
+def _pair_sums(mu: Tensor) -> type[torch.autograd.Function]:
+    """What evaluates many pairs: kernels for float32 on a CUDA device, where Triton is installed; else tiles."""
+    if mu.is_cuda and mu.dtype == torch.float32:
+        try:
+            from wiseale_nb.kernels import FusedLogSums
+        except ImportError:
+            return _TiledLogSums
+        return FusedLogSums
+    return _TiledLogSums
+
 # %% ../nbs/00_derivation.ipynb #7d1441a9
 def _density_log_sums(z: Tensor, step: Tensor | None, mu: Tensor, log_var: Tensor) -> Tensor:
     """log of the sum over j of N(z + step | mu_j, exp(log_var_j)), plus (d_z/2) log 2 pi, at every point."""
     if _many_pairs(z if step is None else step, mu):
-        return _TiledLogSums.apply(mu, log_var, z, step)
+        return _pair_sums(mu).apply(mu, log_var, z, step)
     offset = z[..., None, :] - mu
     if step is not None:
         offset = offset + step[..., None, :]
@@ -123,7 +134,7 @@ def _log_overlap(mu: Tensor, log_var: Tensor) -> Tensor:
 def _overlap_log_sums(mu: Tensor, log_var: Tensor) -> Tensor:
     """(M,): log of the sum over j of the integral of q(z|x_i) q(z|x_j) over z, plus (d_z/2) log 2 pi."""
     if _many_pairs(mu, mu):
-        return _TiledLogSums.apply(mu, log_var, None, None)
+        return _pair_sums(mu).apply(mu, log_var, None, None)
     return _log_overlap(mu, log_var).logsumexp(1)
 
 
