@@ -217,8 +217,11 @@ def gunzip(
 ) -> bytes: # the content
     """Decompress a file, but never more than one byte past `largest`.
 
-    Raises `DataError` when it is no gzip file, is damaged or cut short, or holds more.
+    Raises `DataError` when it is no gzip file, is damaged or cut short, or is or holds more.
     """
+    if file.seek(0, os.SEEK_END) > largest:
+        raise DataError(f"it has more than {largest:,} bytes")
+    file.seek(0)
     try:
         raw = gzip.GzipFile(fileobj=file).read(largest + 1)
     except EOFError:

@@ -7,7 +7,7 @@ __all__ = ['LARGEST', 'RUN_FILES', 'ParameterError', 'config_folder', 'merge', '
            'load_config', 'Settings', 'has_type', 'check_values', 'resolve_settings', 'check_ranges', 'parameters',
            'strict', 'build_objective', 'run_folder', 'writable', 'TrainJob', 'train_job', 'FigureJob', 'figure_job',
            'machine', 'versions', 'git_commit', 'write_run', 'Run', 'read_json', 'load_run', 'write_manifest',
-           'notebook_parameters', 'convert', 'notebook_values', 'run_notebook', 'main']
+           'notebook_parameters', 'is_plain', 'convert', 'notebook_values', 'run_notebook', 'main']
 
 # %% ../nbs/07_experiment.ipynb #6f2325c1
 import argparse
@@ -532,6 +532,15 @@ def notebook_parameters(
         raise ParameterError(f"the parameters cell of {path} must hold plain literals: {error}") from None
 
 # %% ../nbs/07_experiment.ipynb #e07cbba1
+def is_plain(
+    value,  # from `ast.literal_eval`
+) -> bool:  # True for text, numbers, None, lists, and dictionaries whose keys are text
+    "Whether papermill hands a value over as data; of others, such as bytes, it would paste the text into the code."
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(entry) for key, entry in value.items())
+    return all(map(is_plain, value)) if isinstance(value, list) else isinstance(value, (str, int, float, type(None)))
+
+
 def convert(
     text: str,  # as typed on the command line
     default,  # the parameter's default in the notebook
@@ -542,9 +551,10 @@ def convert(
     if isinstance(default, bool):
         return {"true": True, "false": False}.get(text.lower(), text)
     try:
-        return type(default)(text) if isinstance(default, (int, float)) else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        value = type(default)(text) if isinstance(default, (int, float)) else ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+    return value if is_plain(value) else text
 
 # %% ../nbs/07_experiment.ipynb #ec20546e
 def notebook_values(
