@@ -1,4 +1,5 @@
 """Shared helpers: a scratch copy of the project, and the commands as a user calls them."""
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -41,3 +42,11 @@ def project(tmp_path):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
     return copy
+
+
+def mnist_script():
+    """data_scripts/mnist.py as a module."""
+    spec = importlib.util.spec_from_file_location("mnist_script", ROOT / "data_scripts" / "mnist.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
