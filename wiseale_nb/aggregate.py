@@ -43,11 +43,22 @@ def _many_pairs(x: Tensor, mu: Tensor) -> bool:
     many = x.numel() * len(mu) > MAX_DENSE and x.dtype == mu.dtype
     return many and torch._C._functorch.maybe_current_level() is None
 
+
+def _pair_sums(mu: Tensor) -> type[torch.autograd.Function]:
+    """What evaluates many pairs: kernels for float32 on a CUDA device, where Triton is installed; else tiles."""
+    if mu.is_cuda and mu.dtype == torch.float32:
+        try:
+            from wiseale_nb.kernels import FusedLogSums
+        except ImportError:
+            return _TiledLogSums
+        return FusedLogSums
+    return _TiledLogSums
+
 # %% ../nbs/00_derivation.ipynb #7d1441a9
 def _density_log_sums(z: Tensor, step: Tensor | None, mu: Tensor, log_var: Tensor) -> Tensor:
     """log of the sum over j of N(z + step | mu_j, exp(log_var_j)), plus (d_z/2) log 2 pi, at every point."""
     if _many_pairs(z if step is None else step, mu):
-        return _TiledLogSums.apply(mu, log_var, z, step)
+        return _pair_sums(mu).apply(mu, log_var, z, step)
     offset = z[..., None, :] - mu
     if step is not None:
         offset = offset + step[..., None, :]
@@ -123,7 +134,7 @@ def _log_overlap(mu: Tensor, log_var: Tensor) -> Tensor:
 def _overlap_log_sums(mu: Tensor, log_var: Tensor) -> Tensor:
     """(M,): log of the sum over j of the integral of q(z|x_i) q(z|x_j) over z, plus (d_z/2) log 2 pi."""
     if _many_pairs(mu, mu):
-        return _TiledLogSums.apply(mu, log_var, None, None)
+        return _pair_sums(mu).apply(mu, log_var, None, None)
     return _log_overlap(mu, log_var).logsumexp(1)
 
 
@@ -276,24 +287,28 @@ class _TiledLogSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, mu: Tensor, log_var: Tensor, z: Tensor | None, step: Tensor | None) -> Tensor:
         x, y, tile, group = _TiledLogSums.operands(mu, log_var, z, step)
-        sums = mu.new_full(x[0].shape[1:], -math.inf)
+        sums, tops = mu.new_full(x[0].shape[1:], -math.inf), []
         for i, j, *tile_operands in _tiles(x, y):
             (log,) = tile(*tile_operands, group, False)
+            tops.append(log.amax())
             sums[i] = _add_log_sum(sums[i], log, 1)
             if z is None and i != j:
                 sums[j] = _add_log_sum(sums[j], log, 0)
-        ctx.save_for_backward(mu, log_var, z, step, sums)
+        ctx.save_for_backward(mu, log_var, z, step, sums, torch.stack(tops))
         return sums.view(mu.shape[:1] if z is None else (z if step is None else step).shape[:-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        mu, log_var, z, step, sums = ctx.saved_tensors
+        mu, log_var, z, step, sums, tops = ctx.saved_tensors
         x, y, tile, group = _TiledLogSums.operands(mu, log_var, z, step)
         g = gradient.reshape(-1)
         grad_y, grad_var = torch.zeros_like(y[0]), torch.zeros_like(y[0])
         grad_x = grad_y if z is None else torch.zeros_like(x[0])
-        for i, j, *tile_operands in _tiles(x, y):
+        underflow = math.log(2 * torch.finfo(mu.dtype).tiny)
+        for top, (i, j, *tile_operands) in zip(tops.tolist(), _tiles(x, y)):
+            if top - min(sums[i].min(), sums[j].min() if z is None else math.inf) < underflow:
+                continue
             log, slope, curve = tile(*tile_operands, group, True)
             weight = _exp_(log - sums[i, None]).mul_(g[i, None])
             if z is None and i != j:

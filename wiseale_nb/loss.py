@@ -91,7 +91,7 @@ def aevb_prior(
     draws: Tensor | None = None,  # standard normal numbers (unused)
 ) -> Tensor:  # scalar, nats per sample
     "Prior term of AEVB: the mean KL of each posterior to N(0, I), Eq. 26 divided by the batch size."
-    return sample_kl(mu, log_var).mean()
+    return (sample_kl(mu, log_var) / len(mu)).sum()  # divided before summing, so that float32 does not overflow
 
 # %% ../nbs/01_loss.ipynb #b7ee42f8
 def beta_vae_prior(

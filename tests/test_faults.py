@@ -1,0 +1,93 @@
+"""Training is killed at random moments and ends with the same bits all the same. `make faults` does it 30 times, `make test` a few."""
+import contextlib
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import sys
+import time
+
+import pytest
+import torch
+
+from wiseale_nb.data import load, random_stream
+from wiseale_nb.loss import make_objective
+from wiseale_nb.models import build
+from wiseale_nb.training import digest, fit_stack
+
+EPOCHS = 6
+CHILDREN = multiprocessing.get_context("forkserver")  # each attempt is a process of its own that has torch loaded already
+CHILDREN.set_forkserver_preload(["test_faults"])
+
+
+def train(folder, result, disk=None):
+    """Train two seeds on sine waves with checkpoints in `folder`; write the digest of all that came out to `result`."""
+    torch.set_num_threads(1)
+    if disk is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    models = [build("sine", generator=random_stream(seed, "init")) for seed in (0, 1)]
+    xs = [load("sine", n=320, seed=seed).x for seed in (0, 1)]
+    result.with_suffix(".started").touch()
+    sizes = dict(epochs=EPOCHS, batch_size=64, learning_rate=1e-3, milestones=(3,), seeds=[0, 1], device="cpu", progress=False)
+    try:
+        histories = fit_stack(models, make_objective("wiseale", likelihood="gaussian"), xs, [x[:64] for x in xs], **sizes, checkpoint=folder)
+    except OSError as error:
+        result.with_suffix(".error").write_text(str(error))
+        sys.exit(1)
+    numbers = [torch.tensor(h.drop(columns=["split", "seconds"]).to_numpy(dtype=float)) for h in histories]
+    result.write_text(digest([t for model in models for t in model.state_dict().values()] + numbers))
+
+
+def attempt(folder, result, kill_after=None, with_signal=signal.SIGKILL, disk=None):
+    """One process; killed so many seconds after it started to work, if it is still there. Returns its exit code."""
+    result.with_suffix(".started").unlink(missing_ok=True)
+    child = CHILDREN.Process(target=train, args=(folder, result, disk))
+    child.start()
+    if kill_after is not None:
+        deadline = time.monotonic() + 60
+        while not result.with_suffix(".started").exists() and child.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        child.join(kill_after)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, with_signal)
+    child.join(300)
+    assert child.exitcode is not None, "the process did not end"
+    return child.exitcode
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Digest of a run that nobody disturbed, and the seconds it worked."""
+    result = tmp_path_factory.mktemp("whole") / "result"
+    assert attempt(result.parent / "run", result) == 0
+    return result.read_text(), result.stat().st_mtime - result.with_suffix(".started").stat().st_mtime
+
+
+def test_killed_training_ends_with_the_same_bits(uninterrupted, tmp_path, kills):
+    """A chain of kills in each run; what a SIGKILL does, the kernel does too when memory runs out."""
+    (whole, seconds), chance, done, landed, run = uninterrupted, random.Random(0), 0, 0, 0
+    while done < kills:
+        folder, result = tmp_path / f"run{run}", tmp_path / f"run{run}.txt"
+        for _ in range(min(3, kills - done)):
+            how = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+            landed += attempt(folder, result, chance.uniform(0, seconds), how) != 0
+            done += 1
+        if not result.exists():
+            assert attempt(folder, result) == 0
+        assert result.read_text() == whole, f"run {run} of seed 0 ended with other bits"
+        run += 1
+    assert landed >= kills // 2, "most kills came too late to test anything"
+
+
+def test_full_disk_stops_with_the_file_named_and_training_goes_on_later(uninterrupted, tmp_path):
+    """Checkpoints that do not fit; later they do."""
+    folder, result = tmp_path / "run", tmp_path / "result"
+    assert attempt(folder, result, disk=100_000) == 1
+    error = result.with_suffix(".error").read_text()
+    assert f"cannot write {folder}/epoch000001-" in error and "File too large" in error
+    assert list(folder.iterdir()) == [] and not result.exists()
+    assert attempt(folder, result, kill_after=uninterrupted[1] / 2) != 0
+    assert attempt(folder, result, disk=100_000) == 1
+    assert attempt(folder, result) == 0 and result.read_text() == uninterrupted[0]

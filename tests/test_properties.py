@@ -1,0 +1,184 @@
+"""Bounds and objectives over their whole documented range: |mu| <= 1e3, log_var in [-80, 80], M up to 300, d_z up to 128."""
+import math
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+
+from wiseale_nb import aggregate
+from wiseale_nb.aggregate import aggregate_log_prob, kl_moment_matched, kl_monte_carlo, kl_upper_bound, kl_upper_bound_joint, sample_kl
+from wiseale_nb.loss import PRIOR_TERMS, make_objective
+
+steady = settings(derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
+RANDN = torch.randn
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@st.composite
+def batches(draw, at_least=1):
+    """(mu, log_var), float64 holding float32 numbers: a few entries chosen one by one, or many at random between drawn limits."""
+    M, d_z = draw(st.one_of(st.tuples(st.integers(at_least, m), st.integers(1, d)) for m, d in ((3, 2), (300, 8), (40, 128))))
+    if M * d_z <= 6:
+        mu, log_var = (
+            torch.tensor(draw(st.lists(st.floats(-limit, limit, width=32), min_size=M * d_z, max_size=M * d_z))).reshape(M, d_z)
+            for limit in (1000, 80)
+        )
+    else:
+        spread = draw(st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1000.0]))
+        level = st.sampled_from([-80.0, 0.0, 80.0]) | st.floats(-80, 80)
+        low, high = sorted((draw(level), draw(level)))
+        uniform = torch.rand(2, M, d_z, generator=stream(draw(st.integers(0, 99))))
+        if draw(st.booleans()):
+            uniform = (4 * uniform).round() / 4  # many coincide, many are at the limits
+        mu, log_var = spread * (2 * uniform[0] - 1), low + (high - low) * uniform[1]
+    return mu.float().double(), log_var.float().double()
+
+
+WIDEST = torch.full((300, 128), 1e3).double(), torch.full((300, 128), 80.0).double()  # sums are nearest to overflow
+
+
+def same_noise():
+    """Random numbers that are the same in both precisions."""
+    return patch("torch.randn", lambda shape, generator, dtype, device: RANDN(shape, generator=generator, device=device).to(dtype))
+
+
+def monte_carlo(mu, log_var):
+    with same_noise():
+        return kl_monte_carlo(mu, log_var, 2, stream())
+
+
+def mean(x):
+    return (x / len(x)).sum()
+
+
+FUNCTIONS = {
+    "sample_kl": lambda mu, log_var: mean(sample_kl(mu, log_var)),
+    "kl_upper_bound": kl_upper_bound,
+    "kl_upper_bound_joint": kl_upper_bound_joint,
+    "kl_moment_matched": kl_moment_matched,
+    "kl_monte_carlo": monte_carlo,
+    "aggregate_log_prob": lambda mu, log_var: mean(aggregate_log_prob(mu.detach().flip(0), mu, log_var)),
+    "aggregate_log_prob at 0": lambda mu, log_var: aggregate_log_prob(torch.zeros_like(mu[0]), mu, log_var),
+}
+PAIRWISE = [name for name in FUNCTIONS if name not in ("sample_kl", "kl_moment_matched")]
+
+
+def results(function, mu, log_var):
+    """Value and gradient."""
+    inputs = mu.clone().requires_grad_(), log_var.clone().requires_grad_()
+    value = function(*inputs)
+    return value.detach(), *torch.autograd.grad(value, inputs)
+
+
+def assert_finite(tensors, dtype):
+    for tensor in tensors:
+        assert tensor.dtype == dtype and tensor.isfinite().all()
+
+
+def size(mu, log_var):
+    """The sum of what is added up on the way to a value: its rounding errors are proportional to it."""
+    return mean((log_var.abs() + log_var.exp() + mu.square() + 1).sum(1))
+
+
+def assert_same(ours, reference, mu, log_var, eps):
+    """Value and gradient agree, as far as numbers of relative precision eps can: weights of pairs have log_var's rounding errors in the exponent."""
+    value, *gradients = (t.double() for t in reference)
+    assert abs(ours[0] - value) <= 4 * eps * (size(mu, log_var) + abs(value)), "value"
+    sigma, M = (0.5 * log_var).exp(), len(mu)
+    relative = 16 * eps * (10 + log_var.abs().sum(1).max() + abs(value) * (abs(value) > size(mu, log_var)))
+    for name, unit, cross, a, b in zip(("mu", "log_var"), (sigma, 1), (sigma * mu.abs(), log_var.exp()), ours[1:], gradients):
+        error, scale = (a - b).abs() * unit, b.abs() * unit + (cross + 1) / M
+        assert (error <= relative * scale).all(), (name, (error / scale).max() / relative)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@steady
+@given(batches())
+def test_float32_is_finite_and_agrees_with_float64(name, batch):
+    exact, ours = results(FUNCTIONS[name], *batch), results(FUNCTIONS[name], *(t.float() for t in batch))
+    assert_finite(exact, torch.float64)
+    assert_finite(ours, torch.float32)
+    if name != "aggregate_log_prob at 0":  # a point that may be further away than float32 can tell
+        assert_same(ours, exact, *batch, eps=2**-23)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", PAIRWISE)
+@steady
+@given(batches())
+def test_tiles_are_the_plain_operations(name, dtype, batch):
+    tiled, plain = (patch.object(aggregate, "_many_pairs", lambda *_, answer=answer: answer) for answer in (True, False))
+    batch = [t.to(dtype) for t in batch]
+    with tiled:
+        ours = results(FUNCTIONS[name], *batch)
+    with plain:
+        reference = results(FUNCTIONS[name], *batch)
+    assert_same(ours, reference, *(t.double() for t in batch), eps=torch.finfo(dtype).eps)
+
+
+@steady
+@given(batches())
+def test_values_are_the_formulas(batch):
+    """Another way to each value, by torch.distributions, in float64."""
+    mu, log_var = batch
+    posteriors, prior, rounding = Normal(mu, (0.5 * log_var).exp()), Normal(0.0, 1.0), 1e-13 * size(mu, log_var)
+    assert abs(mean(sample_kl(mu, log_var)) - mean(kl_divergence(posteriors, prior).sum(1))) <= rounding
+    overlap = Normal(mu, (log_var.exp()[:, None] + log_var.exp()).sqrt()).log_prob(mu[:, None]).sum(-1)
+    cross_entropy = mean(0.5 * (log_var.exp() + mu.square() + math.log(2 * math.pi)).sum(1))
+    assert abs(kl_upper_bound(mu, log_var) - mean(overlap.logsumexp(1) - math.log(len(mu))) - cross_entropy) <= rounding
+    assert abs(kl_upper_bound_joint(mu, log_var) - overlap.flatten().logsumexp(0) + 2 * math.log(len(mu)) - cross_entropy) <= rounding
+    mixture = MixtureSameFamily(Categorical(torch.ones_like(mu[:, 0])), Independent(posteriors, 1))
+    torch.testing.assert_close(aggregate_log_prob(mu, mu, log_var), mixture.log_prob(mu), rtol=1e-9, atol=1e-9)
+    covariance = torch.diag(log_var.exp().mean(0)) + mu.T.cov(correction=0).reshape(mu.shape[1], -1)
+    values = torch.linalg.eigvalsh(covariance)
+    if values[0] > 1e-6 * values[-1]:  # else its determinant is lost in rounding
+        expected = 0.5 * (covariance.trace() + mu.mean(0).square().sum() - mu.shape[1] - values.log().sum())
+        assert abs(kl_moment_matched(mu, log_var) - expected) <= 1e-9 * size(mu, log_var)
+
+
+@steady
+@given(batches())
+def test_bounds_are_in_order(batch):
+    lower, upper, joint = (f(*batch) for f in (kl_moment_matched, kl_upper_bound, kl_upper_bound_joint))
+    kl, error = kl_monte_carlo(*batch, 16, stream(), return_error=True)
+    rounding = 1e-13 * size(*batch)
+    assert lower <= kl + 6 * error + rounding
+    assert kl <= upper + 6 * error + rounding
+    assert kl <= mean(sample_kl(*batch)) + 6 * error + rounding
+    assert upper <= joint + rounding and lower <= upper + rounding
+
+
+@steady
+@given(batches(), st.integers(0, 99))
+def test_order_of_samples_does_not_matter(batch, seed):
+    order = torch.randperm(len(batch[0]), generator=stream(seed))
+    value, *gradients = results(kl_upper_bound, *batch)
+    permuted = results(kl_upper_bound, *(t[order] for t in batch))
+    assert_same(permuted, (value, *(g[order] for g in gradients)), *(t[order] for t in batch), eps=2**-52)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("method", PRIOR_TERMS)
+@steady
+@given(batches(at_least=2))
+@example(WIDEST)
+def test_objective_is_finite_and_agrees_with_float64(method, likelihood, batch):
+    x = torch.rand(len(batch[0]), 7, generator=stream(1)).round()
+    decoded = torch.logspace(-3, 3, 7) * RANDN(x.shape, generator=stream(2))
+    objective, terms = make_objective(method, likelihood=likelihood), []
+    for dtype in (torch.float32, torch.float64):
+        decoded_, mu, log_var = inputs = [t.to(dtype).requires_grad_() for t in (decoded, *batch)]
+        z = mu + (0.5 * log_var).exp() * RANDN(mu.shape, generator=stream(3)).to(dtype)
+        with same_noise():
+            terms.append(objective(x.to(dtype), decoded_, mu, log_var, z, stream(4)))
+        assert_finite([*terms[-1], *torch.autograd.grad(terms[-1].objective, inputs)], dtype)
+    ours, exact = terms
+    assert abs(ours.prior - exact.prior) <= 1e-5 * size(*batch)
+    assert abs(ours.reconstruction - exact.reconstruction) <= 1e-5 * exact.reconstruction
+    assert ours.objective == ours.reconstruction + ours.prior
