@@ -5,19 +5,18 @@ PYTHON  ?= python3
 UV      := uv==0.13.9
 PEERS   := pythae==0.1.2 pykeops==2.3
 
-# What Snakemake says between jobs; one line a finished notebook and the count remain, and every error.
-CHATTER := ^(Select jobs|Execute [0-9]|Assuming|Building DAG|Using shell|Provided cores|Rules claiming|Complete log|Elapsed|Finished jobid|\[[A-Z]|$$)
-
 SHELL       := bash
 .SHELLFLAGS := -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures studies test bench readme
+.PHONY: help setup figures verify reproduce studies test bench readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
+	@echo "make verify                                        draw the committed figures again and compare the bytes"
+	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
 	@echo "make studies                                       run the studies nbs/3*, which go beyond the paper"
 	@echo "make test                                          everything that checks the project"
 	@echo "make bench                                         measure against other libraries; needs a C++ compiler"
@@ -33,9 +32,16 @@ setup: .venv/ready
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
 	@touch $@
 
+# `exec`, so that the pipeline's parent is make itself, and it ends when make is killed.
 figures: setup
-	@snakemake --cores $(JOBS) --quiet rules host reason --config profile=$(PROFILE) 2>&1 | grep --line-buffered -vE '$(CHATTER)'
+	@exec wiseale-pipeline figures $(PROFILE) --jobs $(JOBS) --parent $$PPID
 	@ls figures/$(PROFILE)/*.png figures/$(PROFILE)/*.pdf figures/$(PROFILE)/*.svg
+
+verify: setup
+	@exec wiseale-pipeline verify --jobs $(JOBS) --parent $$PPID
+
+reproduce: setup
+	@exec wiseale-pipeline reproduce $(PROFILE) --jobs $(JOBS) --parent $$PPID
 
 studies: $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3*.ipynb))
 
@@ -45,7 +51,7 @@ runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/
 
 test: setup
 	@python data_scripts/mnist.py
-	@pytest -q -n $(JOBS) tests
+	@pytest -q -n $(JOBS) --dist loadgroup tests
 
 # The peers live in an environment of their own, on top of the same lock.
 .venv-bench/ready: .venv/ready

@@ -8,56 +8,48 @@ from wiseale_nb import experiment
 ROOT = Path(workflow.basedir)
 PROFILE = config.get("profile", "quick")
 SETTINGS = experiment.load_config(PROFILE, ROOT / "config")
+FIGURES = experiment.profile_figures(SETTINGS)
 DATA = Path(os.environ.get("WISEALE_DATA") or ROOT / "data")
-RUNS, OUT = f"runs/{PROFILE}", f"figures/{PROFILE}"
+RUNS, OUT = experiment.runs_folder("", PROFILE), f"figures/{PROFILE}"
 MNIST = [DATA / "mnist" / f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")]
-RUN_FILES = (*experiment.RUN_FILES, "notebook.ipynb")
-FORMATS = ("pdf", "png", "svg")
-SCHEMATIC, TRAINED = ("2", "3", "4"), {"1": "mnist", "5a": "sine", "6": "sine"}
-FIGURES = [*SCHEMATIC, *TRAINED]
-NOTEBOOK = {name: f"nbs/2{name[0]}_figure_{name[0]}.ipynb" for name in FIGURES}
-DATA_FILES = {
-    "1": ["figure_1_posteriors.csv", "figure_1_density.npz"], "2": [], "3": ["figure_3_curves.csv", "figure_3_kl.csv"],
-    "4": ["figure_4_curves.csv", "figure_4_kl.csv", "figure_4_minima.csv"], "5a": ["figure_5a.csv"], "6": ["figure_6.csv"],
-}
+RUN = "exec wiseale-run --quiet --parent $PPID"  # `exec`, so that the runner's parent is Snakemake itself
 
 
 def modules(*names):
     return [f"wiseale_nb/{name}.py" for name in names]
 
 
-def runs_of(dataset):
-    "All run folders a figure of this data set reads."
-    return [f"{RUNS}/{dataset}/{m}/seed{k}/{f}" for m in SETTINGS[dataset]["methods"] for k in SETTINGS[dataset]["seeds"] for f in RUN_FILES]
+def run_files(*runs):
+    "All files of some runs, each a data set, a method and a seed."
+    return [experiment.run_folder(RUNS, *run) / name for run in runs for name in experiment.RUN_FILES]
 
 
 def drawn(name):
-    return [f"{OUT}/figure_{name}.{ext}" for ext in FORMATS] + [f"{OUT}/data/{f}" for f in DATA_FILES[name]]
+    return [f"{OUT}/{name}.{ext}" for ext in experiment.FORMATS] + [f"{OUT}/data/{f}" for f in FIGURES[name].data]
 
 
-def settings_of(wildcards):
-    "The settings one run depends on; seeds and the other methods are not among them."
-    return {k: v for k, v in SETTINGS[wildcards.dataset].items() if k not in ("seeds", "methods")} | SETTINGS[wildcards.dataset]["methods"][wildcards.method]
+localrules: all, manifest
 
 
-wildcard_constraints:
-    dataset="|".join(SETTINGS),
-    seed=r"\d+",
-
-
-localrules: manifest
+rule all:  # names every file, so that one that was deleted is made again
+    input:
+        f"{OUT}/MANIFEST.json",
+        [drawn(name) for name in FIGURES],
+        run_files(*experiment.profile_runs(SETTINGS)),
 
 
 rule manifest:
     input:
         [drawn(name) for name in FIGURES],
-        [runs_of(dataset) for dataset in SETTINGS],
+        run_files(*experiment.profile_runs(SETTINGS)),
+        modules=modules("experiment", "pipeline"),
     output:
         f"{OUT}/MANIFEST.json",
+        f"{OUT}/data/metrics.csv",
     params:
         settings=SETTINGS,
     shell:
-        "python -c \"from wiseale_nb.experiment import write_manifest; write_manifest('{PROFILE}')\""
+        "wiseale-pipeline manifest {PROFILE}"
 
 
 rule mnist:
@@ -67,31 +59,36 @@ rule mnist:
         "python data_scripts/mnist.py"
 
 
-rule train:
-    input:
-        notebook="nbs/10_train.ipynb",
-        modules=modules("aggregate", "loss", "models", "data", "training", "evaluation", "experiment"),
-        data=lambda wildcards: MNIST if wildcards.dataset == "mnist" else [],
-    output:
-        [f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/{f}" for f in RUN_FILES],
-    params:
-        settings=settings_of,
-    shell:
-        "wiseale-run --quiet {input.notebook} {RUNS}/{wildcards.dataset}/{wildcards.method}/seed{wildcards.seed}/notebook.ipynb"
-        " -p dataset {wildcards.dataset} -p method {wildcards.method} -p seed {wildcards.seed} -p profile {PROFILE} -p progress false"
+for dataset, settings in SETTINGS.items():
+    for method in settings["methods"]:
+        rule:
+            name:
+                f"train_{dataset}_{method}"
+            input:
+                notebook="nbs/10_train.ipynb",
+                modules=modules("aggregate", "loss", "models", "data", "training", "evaluation", "experiment"),
+                data=MNIST if dataset == "mnist" else [],
+            output:
+                run_files(*((dataset, method, seed) for seed in settings["seeds"])),
+                executed=experiment.run_folder(RUNS, dataset, method, 0).parent / "notebook.ipynb",
+            params:  # the other methods are not among them
+                settings={key: value for key, value in settings.items() if key != "methods"} | {"objective": settings["methods"][method]},
+                given=f"-p dataset {dataset} -p method {method} -p seeds '{settings['seeds']}'",
+            shell:
+                "{RUN} {input.notebook} {output.executed} {params.given} -p profile {PROFILE} -p progress false"
 
 
-for name in FIGURES:
+for name, figure in FIGURES.items():
     rule:
         name:
-            f"figure_{name}"
+            name
         input:
-            notebook=NOTEBOOK[name],
-            modules=modules("aggregate", "plotting", "experiment", *(("data", "models", "evaluation") if name in TRAINED else ())),
-            runs=runs_of(TRAINED[name]) if name in TRAINED else [],
-            data=MNIST if TRAINED.get(name) == "mnist" else [],
+            notebook=f"nbs/{figure.notebook}",
+            modules=modules("aggregate", "plotting", "experiment", *(("data", "models", "evaluation") if figure.dataset else ())),
+            runs=run_files(*experiment.figure_runs(name, SETTINGS)),
+            data=MNIST if figure.dataset == "mnist" else [],
         output:
             drawn(name),
-            executed=f"{RUNS}/figures/figure_{name}.ipynb",
+            executed=RUNS / "figures" / f"{name}.ipynb",
         shell:
-            "wiseale-run --quiet {input.notebook} {output.executed} -p profile {PROFILE} -p redraw false"
+            "{RUN} {input.notebook} {output.executed} -p profile {PROFILE} -p redraw false"

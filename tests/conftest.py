@@ -32,16 +32,20 @@ def kills(request):
     return request.config.getoption("--kills")
 
 
-@pytest.fixture
-def project(tmp_path):
-    """A copy of the tracked and the new files of the project, without runs and data."""
-    copy = tmp_path / "project"
+def copy_project(copy):
+    """Copy the tracked and the new files of the project, without runs and data."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.splitlines():
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
     return copy
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project, without runs and data."""
+    return copy_project(tmp_path / "project")
 
 
 def mnist_script():

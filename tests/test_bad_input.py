@@ -22,7 +22,7 @@ def message(done):
 
 @pytest.mark.parametrize("given, told", [
     (("-p", "sede", "1"), "unknown parameter 'sede'. Valid: dataset (str)"),
-    (("-p", "seed", "1.5"), "parameter 'seed' must be int, got '1.5'"),
+    (("-p", "seeds", "1.5"), "parameter 'seeds' must be list, got 1.5"),
     (("-p", "threads", "many"), "parameter 'threads' must be int, got 'many'"),
     (("-p", "progress", "perhaps"), "parameter 'progress' must be bool, got 'perhaps'"),
     (("-p", "changes", "epochs=3"), "parameter 'changes' must be dict, got 'epochs=3'"),
@@ -38,7 +38,8 @@ def test_parameters_are_refused_before_a_kernel_starts(tmp_path, given, told):
     (("-p", "method", "vae"), "unknown method 'vae' for sine"),
     (("-p", "profile", "huge"), "unknown profile 'huge'; the profiles are paper, quick, smoke"),
     (("-p", "device", "abacus"), "unknown device 'abacus'"),
-    (("-p", "seed", "-1"), "seed must be at least 0, got -1"),
+    (("-p", "seeds", "-1"), "seed must be at least 0, got -1"),
+    (("-p", "seeds", "[1, 1]"), "seeds must be a list of different integers, such as [0, 1], got [1, 1]"),
     (("-p", "changes", "{'batch_size': 1}"), "batch_size must be at least 2, got 1"),
     (("-p", "changes", "{'d_z': 0}"), "d_z must be at least 1, got 0"),
     (("-p", "changes", "{'learning_rate': '1e-3'}"), "'learning_rate' must be float, got '1e-3'"),
@@ -62,13 +63,13 @@ def test_unwritable_folder_is_found_before_training(tmp_path, out):
 
 
 def test_full_disk_leaves_no_half_of_a_run(tmp_path):
-    """A limit on the size of files stands in for a full disk: the weights exceed it, the notebook would not."""
+    """A limit on the size of files stands in for a full disk: a checkpoint exceeds it, the notebook would not."""
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
     done = call(*TRAIN, tmp_path / "out.ipynb", *SINE, "-p", "out", tmp_path / "run", preexec_fn=limit)
-    assert done.returncode == 1 and "model.safetensors" in message(done)
-    assert "run/run.json" not in files(tmp_path) and "run/model.safetensors" not in files(tmp_path)
+    assert done.returncode == 1 and "cannot write" in message(done) and ".safetensors" in message(done)
+    assert not [name for name in files(tmp_path) if name.startswith("run/seed0/")]
 
 
 def test_diverging_run_says_where(tmp_path):

@@ -22,7 +22,7 @@ from conftest import data_folder, mnist_script
 from safetensors.torch import save
 
 from wiseale_nb.data import DataError, load, parse_idx, random_stream, read_mnist
-from wiseale_nb.experiment import FigureJob, ParameterError, load_config, load_run, notebook_parameters, train_job, write_run
+from wiseale_nb.experiment import FigureJob, ParameterError, load_config, load_run, notebook_parameters, train_job, write_runs
 from wiseale_nb.models import build
 
 script = mnist_script()
@@ -34,10 +34,10 @@ TABLE = b"method,epoch,value\naevb,1,0.5\nwiseale,2,0.25\n"
 READERS = {  # name: (file, a byte in which a flipped bit shows, how it is read)
     "labels": (f"mnist/{LABELS}.gz", b"\x08", lambda folder: read_mnist(LABELS, folder)),
     "images": ("mnist/t10k-images-idx3-ubyte.gz", b"\x08", lambda folder: load("mnist", "test", root=folder)),
-    "run": ("run/run.json", b"{", lambda folder: load_run(folder / "run")),
-    "history": ("run/history.csv", b"\n", lambda folder: load_run(folder / "run")),
-    "metrics": ("run/metrics.json", b"[", lambda folder: load_run(folder / "run")),
-    "model": ("run/model.safetensors", b"{", lambda folder: load_run(folder / "run").model()),
+    "run": ("seed0/run.json", b"{", lambda folder: load_run(folder / "seed0")),
+    "history": ("seed0/history.csv", b"\n", lambda folder: load_run(folder / "seed0")),
+    "metrics": ("seed0/metrics.json", b"[", lambda folder: load_run(folder / "seed0")),
+    "model": ("seed0/model.safetensors", b"{", lambda folder: load_run(folder / "seed0").model()),
     "config": ("config/own.yaml", b":", lambda folder: load_config("own", folder / "config")),
     "table": ("data/table.csv", b"\n", lambda folder: FigureJob({}, folder, folder, folder / "data", True).read_table("table")),
     "notebook": ("note.ipynb", b"{", lambda folder: notebook_parameters(folder / "note.ipynb")),
@@ -52,10 +52,10 @@ def samples(tmp_path_factory):
         (folder / name).mkdir()
     for name in (LABELS, "t10k-images-idx3-ubyte"):
         shutil.copyfile(data_folder() / "mnist" / f"{name}.gz", folder / "mnist" / f"{name}.gz")
-    job = train_job(dataset="sine", method="wiseale", out=str(folder / "run"))
+    job = train_job(dataset="sine", method="wiseale", out=str(folder))
     history = pd.DataFrame({"epoch": [1, 1, 2, 2], "split": ["train", "test"] * 2, "objective": [3.5, 3.25, 3.125, 3.0]})
     metrics = pd.DataFrame({"metric": ["mse"], "value": [0.5], "standard_error": [0.01], "unit": ["1"], "n": [128]})
-    write_run(job, build("sine", generator=random_stream(0, "init")), history, metrics)
+    write_runs(job, [build("sine", generator=random_stream(0, "init"))], [history], [metrics])
     (folder / "config/own.yaml").write_bytes(CONFIG)
     (folder / "data/table.csv").write_bytes(TABLE)
     (folder / "note.ipynb").write_bytes(notebook())

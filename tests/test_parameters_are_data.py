@@ -86,5 +86,5 @@ def test_real_notebook_treats_text_as_data(tmp_path):
     assert done.returncode == 1 and f"unknown dataset {text!r}" in done.stderr
     out = tmp_path / "it's a \"run\" {__import__('os')}\\"
     done = call(*train, "-p", "dataset", "sine", "-p", "changes", "{'epochs': 1}", "-p", "out", out)
-    assert done.returncode == 0 and (out / "run.json").exists(), done.stderr
+    assert done.returncode == 0 and (out / "seed0/run.json").exists(), done.stderr
     assert not (ROOT / "MARKER").exists()

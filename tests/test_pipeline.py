@@ -1,53 +1,223 @@
-"""The pipeline end to end on a small profile, and the committed figures drawn again from their data."""
+"""The pipeline end to end on a small profile: interrupted in every way, continued, trained again, and what it redoes."""
+import json
+import os
 import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
 
+import psutil
 import pytest
-from conftest import ROOT, call
+from conftest import BIN, ROOT, call, copy_project
 
-MINI = """base: smoke
-sine: {seeds: [0], n_train: 128, n_test: 64, n_posteriors: 64}
-mnist: {seeds: [0]}
-"""
-TARGET = "figures/mini/figure_6.png"
+from wiseale_nb import pipeline
+
+# One worker runs them all, in this order: the project is drawn once.
+pytestmark = pytest.mark.xdist_group("pipeline")
+METHODS = ["aevb", "beta_vae", "beta_vae_inverse_m", "wiseale", "wiseale_per_sample"]
+WAYS = ["ipykernel_launcher", "wiseale-run", "wiseale-pipeline", "make", "Ctrl-C"]
+MAKE = ("make", "-o", ".venv/ready", "PROFILE=mini", "JOBS=1")  # -o: the environment is there
 
 
-def snakemake(project, *words):
-    return call("snakemake", "--cores", "1", "--config", "profile=mini", *words, "--", TARGET, cwd=project)
+def small_profile():
+    """Sine waves only, two seeds, sizes of seconds."""
+    import yaml
+    paper = yaml.safe_load((ROOT / "config/paper.yaml").read_text())["sine"]
+    paper["methods"] = {name: paper["methods"][name] for name in METHODS}
+    sizes = {"n_train": 256, "n_test": 64, "epochs": 12, "n_importance": 4, "n_posteriors": 64, "seeds": [0, 1]}
+    return yaml.safe_dump({"sine": paper | sizes}, sort_keys=False)
+
+
+def processes(top):
+    """A process and all that it started."""
+    try:
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def named(found, word):
+    """The process whose command line has the word."""
+    for process in found:
+        try:
+            if word in " ".join(process.cmdline()):
+                return process
+        except psutil.Error:
+            pass  # it ended in between
+
+
+def start(project):
+    """`make figures` in a session of its own; returns when a training kernel has written a checkpoint since."""
+    started = time.time()
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    output = open(project / "output.txt", "w")  # noqa: SIM115  the process writes it
+    make = subprocess.Popen([*MAKE, "figures"], cwd=project, env=env, start_new_session=True, stdout=output, stderr=output)
+    while time.time() < started + 120:
+        assert make.poll() is None, (project / "output.txt").read_text()
+        if any(p.stat().st_mtime > started for p in project.glob("runs/mini/sine/*/checkpoint/*/epoch*.safetensors")):
+            return make
+        time.sleep(0.02)
+    make.kill()
+    raise AssertionError("no checkpoint after two minutes")
+
+
+def interrupt(project, who):
+    """Kill a process of a running pipeline, or press Ctrl-C; returns what was started, what survived five seconds, and the epochs kept."""
+    make = start(project)
+    found = processes(psutil.Process(make.pid))
+    if who == "Ctrl-C":
+        os.killpg(make.pid, signal.SIGINT)
+    else:
+        named(found, who).kill()
+    make.wait(timeout=30)
+    _, alive = psutil.wait_procs(found, timeout=5)
+    kept = [path.name[:11] for path in project.glob("runs/mini/sine/*/checkpoint/*/epoch*.safetensors")]
+    return {"started": len(found), "survivors": alive, "kept": kept, "output": (project / "output.txt").read_text()}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A project whose figures were drawn by a pipeline that was interrupted in every way; and what happened each time."""
+    project = copy_project(tmp_path_factory.mktemp("pipeline") / "project")
+    (project / "config/mini.yaml").write_text(small_profile())
+    seen = {who: interrupt(project, who) for who in WAYS}
+    make = start(project)
+    second = call(*MAKE, "figures", cwd=project)
+    assert make.wait(timeout=300) == 0, (project / "output.txt").read_text()
+    return project, seen | {"second call": second}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_nothing_survives_and_epochs_are_kept(drawn, how):
+    seen = drawn[1][how]
+    assert seen["started"] >= 4 and seen["survivors"] == []
+    assert seen["kept"], "no checkpoint was left"
+
+
+def test_second_call_says_so_in_one_line(drawn):
+    done = drawn[1]["second call"]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert done.returncode != 0 and len(lines) == 1 and "already running" in lines[0] and lines[0].split("process ")[1].split(";")[0].isdigit()
+
+
+def test_what_was_interrupted_is_whole_and_tidy(drawn):
+    project = drawn[0]
+    assert sorted(p.name for p in project.glob("runs/mini/sine/*/*")) == sorted(["notebook.ipynb", "seed0", "seed1"] * len(METHODS))
+    runs = json.loads((project / "figures/mini/MANIFEST.json").read_text())["runs"]
+    assert list(runs) == [f"sine/{m}/seed{k}" for m in METHODS for k in (0, 1)]
+    assert all(run["trained_with"] == [0, 1] for run in runs.values())
+
+
+def test_trained_again_without_interruption_all_bytes_are_the_same(drawn):
+    """Figure data, and all executed notebooks."""
+    project = drawn[0]
+    done = call(*MAKE, "reproduce", cwd=project)
+    assert done.returncode == 0 and "comparing bytes" in done.stdout, done.stdout + done.stderr
+    runs, again = project / "runs/mini", project / "runs/reproduce/mini/runs/mini"
+    notebooks = [path.relative_to(runs) for path in runs.rglob("*.ipynb")]
+    assert len(notebooks) == len(METHODS) + 5
+    for name in [*notebooks, *(f"sine/{m}/seed{k}/model.safetensors" for m in METHODS for k in (0, 1))]:
+        assert (runs / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_killed_in_the_middle_of_its_files(drawn):
+    """A figure that was written while its notebook still ran counts as incomplete, and is drawn again without being asked."""
+    project = drawn[0]
+    figure = project / "figures/mini/figure_4.png"
+    before = figure.read_bytes()
+    figure.unlink()
+    words = (BIN / "wiseale-pipeline", "figures", "mini")
+    with subprocess.Popen(words, cwd=project, env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}) as running:
+        while running.poll() is None and not figure.exists():
+            time.sleep(0.005)
+        running.kill()
+    assert running.returncode == -signal.SIGKILL
+    done = call("wiseale-pipeline", "figures", "mini", cwd=project)
+    assert done.returncode == 0 and "figure_4.ipynb: done" in done.stdout, done.stderr
+    assert figure.read_bytes() == before
+
+
+def edited(path, edit):
+    """Change a JSON or text file in place."""
+    text = path.read_text()
+    path.write_text(json.dumps(edit(json.loads(text))) if path.suffix == ".json" else edit(text))
+
+
+def other_machine(manifest):
+    for run in manifest["runs"].values():
+        run["machine"]["instruction_set"] = "abacus"
+    return manifest
+
+
+def better(metrics):
+    """The table with a far smaller error for one run."""
+    return "".join(line if not line.startswith("sine,aevb,1,mse,") else "sine,aevb,1,mse,0.05,0,,64,\n" for line in metrics.splitlines(keepends=True))
+
+
+@pytest.mark.parametrize("file, edit, same, told", [
+    ("MANIFEST.json", lambda manifest: manifest, True, "comparing bytes"),
+    ("MANIFEST.json", other_machine, True, "comparing within the spread of the seeds"),
+    ("data/metrics.csv", better, False, "data/metrics.csv  differs"),
+    ("data/figure_4_minima.csv", lambda text: text.replace("0.", "0.1", 1), False, "data/figure_4_minima.csv  differs"),
+])
+def test_comparison(drawn, tmp_path, capsys, file, edit, same, told):
+    project = drawn[0]
+    committed, fresh = shutil.copytree(project / "figures/mini", tmp_path / "mini"), project / "runs/reproduce/mini/figures/mini"
+    edited(committed / file, edit)
+    assert pipeline.compare(committed, fresh) is same
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file, edit, told", [
+    ("data/metrics.csv", better, "sine mse"),
+    ("data/figure_4_minima.csv", lambda text: text.replace("0.", "0.1", 1), "figure_4_minima.csv  differs"),
+])
+def test_comparison_across_machines_finds_differences(drawn, tmp_path, capsys, file, edit, told):
+    project = drawn[0]
+    committed, fresh = (shutil.copytree(project / name / "figures/mini", tmp_path / "copy" / name / "mini") for name in (".", "runs/reproduce/mini"))
+    edited(fresh / "MANIFEST.json", other_machine)
+    edited(fresh / file, edit)
+    assert not pipeline.compare(committed, fresh)
+    line, = (line for line in capsys.readouterr().out.splitlines() if told in line)
+    assert "beyond" in line or "differs" in line
+
+
+def test_difference_is_exit_code_1(drawn, tmp_path):
+    """The finished copy without its manifest counts as interrupted, so that nothing is trained."""
+    project = drawn[0]
+    (project / "runs/reproduce/mini/figures/mini/MANIFEST.json").unlink()
+    data = project / "figures/mini/data/figure_6.csv"
+    before = data.read_text()
+    data.write_text(before.replace("1", "2", 1))
+    done = call("wiseale-pipeline", "reproduce", "mini", cwd=project)
+    data.write_text(before)
+    assert done.returncode == 1 and "data/figure_6.csv  differs" in done.stdout, done.stderr
 
 
 def planned(project):
-    """The runs and figures a call would make, by output folder."""
-    done = snakemake(project, "-n")
+    """The runs and figures a call would make."""
+    done = call("snakemake", "-n", "--cores", "1", "--config", "profile=mini", cwd=project)
     assert done.returncode == 0, done.stderr
     outputs = [line.split(": ", 1)[1].split(", ")[0] for line in (done.stdout + done.stderr).splitlines() if line.startswith("    output: ")]
-    return sorted(out.removeprefix("runs/mini/").removesuffix("/run.json") for out in outputs)
+    return sorted(str(Path(out).parent.parent.name if out.endswith("run.json") else Path(out).stem) for out in outputs)
 
 
-def test_pipeline_trains_draws_and_redoes_only_what_changed(project):
-    (project / "config" / "mini.yaml").write_text(MINI)
-    methods = ["aevb", "beta_vae", "beta_vae_inverse_m", "wiseale", "wiseale_per_sample"]
-    assert planned(project) == ["figures/mini/figure_6.pdf", *(f"sine/{m}/seed0" for m in methods)]
-    done = snakemake(project, "--quiet", "rules", "host", "reason")
-    assert done.returncode == 0, done.stderr
-    assert (project / TARGET).stat().st_size > 10_000
+def test_only_what_changed_is_done_again(drawn):
+    project = drawn[0]
     assert planned(project) == []
-    settings = (project / "config/paper.yaml").read_text()
-    (project / "config/paper.yaml").write_text(settings.replace("beta: 4.0", "beta: 5.0", 1))
-    assert planned(project) == ["figures/mini/figure_6.pdf", "sine/beta_vae/seed0"]
-    (project / "config/paper.yaml").write_text(settings.replace("learning_rate: 0.001", "learning_rate: 0.002", 1))  # MNIST's
-    assert planned(project) == []
-    (project / "config/paper.yaml").write_text(settings)
-    (project / TARGET).unlink()
-    assert planned(project) == ["figures/mini/figure_6.pdf"]
-
-
-@pytest.mark.parametrize("name", ["1", "2", "3", "4", "5a", "6"])
-def test_committed_figure_is_drawn_again_from_its_data(name, tmp_path):
-    """Same bytes in all three formats, without run folders."""
-    quick = ROOT / "figures" / "quick"
-    shutil.copytree(quick / "data", tmp_path / "data")
-    notebook = f"nbs/2{name[0]}_figure_{name[0]}.ipynb"
-    done = call("wiseale-run", "--quiet", notebook, tmp_path / "out.ipynb", "-p", "profile", "quick", "-p", "redraw", "true", "-p", "out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    for form in ("pdf", "png", "svg"):
-        assert (tmp_path / f"figure_{name}.{form}").read_bytes() == (quick / f"figure_{name}.{form}").read_bytes(), form
+    profile = project / "config/mini.yaml"
+    settings = profile.read_text()
+    for old, new, redone in [
+        ("beta: 4.0", "beta: 5.0", ["MANIFEST", "beta_vae", "figure_5a", "figure_6"]),
+        ("beta: 1/M", "beta: 0.1", ["MANIFEST", "beta_vae_inverse_m", "figure_6"]),
+        ("  - 1\n", "", ["MANIFEST", *METHODS, "figure_5a", "figure_6"]),
+    ]:
+        assert old in settings
+        profile.write_text(settings.replace(old, new, 1))
+        assert planned(project) == sorted(redone), new
+    profile.write_text(settings)
+    shutil.rmtree(project / "runs/mini/sine/wiseale/seed1")
+    assert planned(project) == ["MANIFEST", "figure_5a", "figure_6", "wiseale"]
+    (project / "figures/mini/figure_2.png").unlink()
+    assert planned(project) == ["MANIFEST", "figure_2", "figure_5a", "figure_6", "wiseale"]
