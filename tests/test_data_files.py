@@ -224,6 +224,15 @@ def test_special_damage_is_refused(folder, case):
     refused(lambda: READERS[reader][2](folder), path, words)
 
 
+@pytest.mark.parametrize("reader, old, new", [("history", b"3.125", b"3.126"), ("metrics", b"0.5", b"0.4"), ("model", None, None)])
+def test_changed_number_in_a_run_is_refused(folder, reader, old, new):
+    """Still well-formed, but not what the run wrote."""
+    name, _, read = READERS[reader]
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(flipped(content, at=len(content) - 4, bit=0) if old is None else content.replace(old, new, 1))
+    refused(lambda: read(folder), folder / name, "not what the run wrote")
+
+
 def test_bomb_is_not_unpacked(folder):
     """A file of 1 MiB that holds 1 GiB."""
     path = folder / READERS["labels"][0]

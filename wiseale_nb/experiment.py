@@ -510,10 +510,14 @@ def write_runs(
     for folder, settings, model, history, found in zip(folders, job.settings, models, histories, metrics, strict=True):
         (folder / "run.json").unlink(missing_ok=True)  # from here until the end the folder is not a whole run
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        write_whole(folder / "model.safetensors", save(weights))
-        write_whole(folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
-        write_whole(folder / "metrics.json", found.to_json(orient="records", indent=1) + "\n")
-        write_whole(folder / "run.json", json.dumps({"settings": asdict(settings)} | info, indent=1) + "\n")
+        files = {
+            "model.safetensors": save(weights),
+            "history.csv": history.to_csv(index=False, lineterminator="\n").encode(),
+            "metrics.json": (found.to_json(orient="records", indent=1) + "\n").encode(),
+        }
+        for name, content in files.items(): write_whole(folder / name, content)
+        sums = {"files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}}
+        write_whole(folder / "run.json", json.dumps({"settings": asdict(settings)} | info | sums, indent=1) + "\n")
     shutil.rmtree(job.checkpoint.parent, ignore_errors=True)
     return folders
 
@@ -524,9 +528,16 @@ class Run:
 
     folder: Path  # where it was read
     settings: Settings  # what was asked for
-    info: dict  # run.json whole: settings, machine, versions, commit, trained_with, wall_seconds
+    info: dict  # run.json whole: settings, machine, versions, commit, trained_with, wall_seconds, files (their sha256)
     history: object  # frame, one row an epoch and split
     metrics: object  # frame with columns metric, value, standard_error, unit, n
+
+    def check_sum(self, name: str) -> None:
+        "`ParameterError` if a file is not, bit for bit, what the run wrote."
+        with open(self.folder / name, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.info["files"].get(name):
+            raise ParameterError(f"cannot use {self.folder / name}: it is not what the run wrote (its sha256 is not the one in run.json)")
 
     def model(self):  # a `models.AutoEncoder`
         "The trained network, on the CPU and in evaluation mode; `ParameterError` if the weights are damaged."
@@ -539,6 +550,7 @@ class Run:
             if not all(tensor.isfinite().all() for tensor in weights.values()):
                 raise ValueError("a weight is not a finite number")
             model.load_state_dict(weights)
+        self.check_sum(path.name)
         return model.eval()
 
 # %% ../nbs/07_experiment.ipynb #1df1ed99
@@ -569,8 +581,10 @@ def load_run(
     if missing:
         how = "train it with nbs/10_train.ipynb or make figures"
         raise ParameterError(f"{folder} is not a finished run: {', '.join(missing)} missing; {how}")
-    info = read_json(folder / "run.json", dict, {"settings", "machine", "versions", "commit", "wall_seconds"})
+    info = read_json(folder / "run.json", dict, {"settings", "machine", "versions", "commit", "wall_seconds", "files"})
     with reading(folder / "run.json"):
+        if not isinstance(info["files"], dict):
+            raise ValueError("files must be a dictionary")
         settings = Settings(**info["settings"])
         check_values(asdict(settings), {field.name: field.type for field in fields(Settings)}, "setting")
         check_ranges(asdict(settings))
@@ -579,7 +593,9 @@ def load_run(
     with reading(folder / "history.csv"):
         if not {"epoch", "split"} <= set(history):
             raise ValueError("it does not hold epoch, split")
-    return Run(folder, settings, info, history, pd.DataFrame(metrics))
+    run = Run(folder, settings, info, history, pd.DataFrame(metrics))
+    for name in ("history.csv", "metrics.json"): run.check_sum(name)
+    return run
 
 # %% ../nbs/07_experiment.ipynb #8887e078
 def load_runs(
