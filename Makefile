@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures verify reproduce studies test bench readme
+.PHONY: help setup figures verify reproduce studies test faults bench readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
@@ -19,6 +19,7 @@ help:
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
 	@echo "make studies                                       run the studies nbs/3*, which go beyond the paper"
 	@echo "make test                                          everything that checks the project"
+	@echo "make faults                                        kill training and the pipeline at random moments, 30 + 14 times"
 	@echo "make bench                                         measure against other libraries; needs a C++ compiler"
 	@echo "make setup                                         only make .venv/ from requirements.lock"
 	@echo "make readme                                        write README.md from nbs/index.ipynb"
@@ -52,6 +53,10 @@ runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/
 test: setup
 	@python data_scripts/mnist.py
 	@pytest -q -n $(JOBS) --dist loadgroup tests
+
+faults: setup
+	@python data_scripts/mnist.py
+	@pytest -q tests/test_faults.py --kills 30
 
 # The peers live in an environment of their own, on top of the same lock.
 .venv-bench/ready: .venv/ready

@@ -1,15 +1,20 @@
-"""Training is killed at random moments and ends with the same bits all the same. `make faults` does it 30 times, `make test` a few."""
+"""Killed at random moments, training and the pipeline end with the same bits. `make faults` does it often, `make test` a few times."""
 import contextlib
 import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
+from conftest import copy_project
+from test_pipeline import MAKE, call, named, processes, small_profile
 
 from wiseale_nb.data import load, random_stream
 from wiseale_nb.loss import make_objective
@@ -91,3 +96,37 @@ def test_full_disk_stops_with_the_file_named_and_training_goes_on_later(uninterr
     assert attempt(folder, result, kill_after=uninterrupted[1] / 2) != 0
     assert attempt(folder, result, disk=100_000) == 1
     assert attempt(folder, result) == 0 and result.read_text() == uninterrupted[0]
+
+
+def pipeline_killed(project, who, after):
+    """`make figures`, one of its processes killed after some seconds. Returns the exit code once nothing of it is left."""
+    make = subprocess.Popen([*MAKE, "figures"], cwd=project, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(after)
+    found = processes(psutil.Process(make.pid)) if make.poll() is None else []
+    for victim in filter(None, [named(found, who)]):
+        victim.kill()
+    code = make.wait(timeout=300)
+    _, alive = psutil.wait_procs(found, timeout=10)
+    assert alive == [], f"after {who} was killed, {alive} went on"
+    return code
+
+
+def test_killed_pipeline_ends_with_the_same_bytes(tmp_path, kills):
+    """At any moment, while it starts, trains, measures, draws; its figure data and weights are those of an undisturbed one."""
+    if kills < 10:
+        pytest.skip("make faults does this; tests/test_pipeline.py kills the pipeline five times")
+    project, chance = copy_project(tmp_path / "project"), random.Random(0)
+    (project / "config/mini.yaml").write_text(small_profile())
+    files = lambda: {p.relative_to(project): p.read_bytes() for p in project.rglob("*")  # noqa: E731
+                     if "mini" in p.parts and (p.suffix == ".safetensors" or p.parent.name == "data")}
+    start = time.monotonic()
+    assert call(*MAKE, "figures", cwd=project).returncode == 0
+    seconds, whole = time.monotonic() - start, files()
+    assert len(whole) > 15
+    for round_ in range(2):
+        shutil.rmtree(project / "runs/mini"), shutil.rmtree(project / "figures/mini")
+        codes = [pipeline_killed(project, chance.choice(["ipykernel", "wiseale-run", "wiseale-pipeline", "make"]), chance.uniform(1, seconds / 3))
+                 for _ in range(kills // 4)]
+        assert any(codes), "no kill hit anything"
+        assert call(*MAKE, "figures", cwd=project).returncode == 0
+        assert files() == whole, f"round {round_} of seed 0 ended with other bytes"
