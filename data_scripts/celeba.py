@@ -33,7 +33,7 @@ SIZE, CROP, SIDE = (178, 218), 178, 64  # of a photograph, of the square at its 
 DAMAGED = CELEBA_PARTS.index("damaged")
 LARGEST = 2**24  # bytes; no genuine photograph is a hundredth of that
 SAMPLES = 64  # files that are converted before all others: do they fit, and are those on the disk the same?
-UNREADABLE = (OSError, ValueError, RuntimeError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, RuntimeError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError)
 
 
 class SourceError(Exception):
@@ -135,35 +135,34 @@ def parts_of(source: Source, seed: int) -> np.ndarray:
 # --- From a JPEG file to a row -----------------------------------------------------------------------------------
 
 
-def convert(source: Source, row: int) -> np.ndarray:
-    """One photograph as (3, 64, 64) uint8; raises one of UNREADABLE if there is none."""
+def square(source: Source, row: int) -> np.ndarray:
+    """The centre of one photograph as (178, 178, 3) uint8; raises one of UNREADABLE if it cannot be used."""
     if source.sizes[row] > LARGEST:
         raise ValueError(f"has {source.sizes[row]} bytes")
     with Image.open(io.BytesIO(source.read(source.names[row])), formats=["JPEG"]) as image:
         if image.size != SIZE:  # before anything is decoded: a header may claim any size
             raise ValueError("is {}x{}, not {}x{}".format(*image.size, *SIZE))
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    small = functional.resize(functional.center_crop(pixels, [CROP]), [SIDE, SIDE], antialias=True).numpy()
-    if not small.any():
-        raise ValueError("is black")  # a row of zeros stands for a file that cannot be used
-    return small
+        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    top = (SIZE[1] - CROP) // 2
+    return pixels[top : top + CROP]
 
 
-def convert_all(source: Source, rows: range) -> np.ndarray:
-    """Some photographs, one after the other; zeros for those that cannot be used."""
-    images = np.zeros((len(rows), 3, SIDE, SIDE), np.uint8)
-    for image, row in zip(images, rows):
+def convert(source: Source, rows: range) -> np.ndarray:
+    """Some photographs as (n, 3, 64, 64) uint8; zeros for those that cannot be used."""
+    squares = np.zeros((len(rows), CROP, CROP, 3), np.uint8)
+    for pixels, row in zip(squares, rows):
         try:
-            image[:] = convert(source, row)
+            pixels[:] = square(source, row)
         except UNREADABLE:
             pass  # reported at the end, when the file is read again
-    return images
+    channels_first = torch.from_numpy(squares).permute(0, 3, 1, 2)
+    return functional.resize(channels_first, [SIDE, SIDE], antialias=True).numpy()
 
 
 def reason(source: Source, row: int) -> str:
     """Why a file cannot be used; empty if it can."""
     try:
-        convert(source, row)
+        square(source, row)
     except UNREADABLE as error:
         return str(error) or type(error).__name__
     return ""
@@ -193,7 +192,7 @@ def images_are_right(folder: Path, source: Source) -> bool:
     except DataError:
         return False
     rows = sample(source)
-    difference = np.abs(images[rows].astype(float) - convert_all(source, rows))
+    difference = np.abs(images[rows].astype(float) - convert(source, rows))
     return bool((difference.mean((1, 2, 3)) < 2).all())  # another JPEG library may round differently
 
 
@@ -202,7 +201,7 @@ def damaged_rows(folder: Path, source: Source) -> np.ndarray:
     images = open_array(folder / "images.npy", (len(source.names), 3, SIDE, SIDE), np.uint8)
     damaged = np.flatnonzero([not image.any() for image in images])
     for row in damaged:
-        print(f"left out: {source.names[row]}: {reason(source, row)}", file=sys.stderr)
+        print(f"left out: {source.names[row]}: {reason(source, row) or 'is black'}", file=sys.stderr)
     return damaged
 
 
@@ -212,7 +211,7 @@ def write_images(folder: Path, source: Source) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing run outside Python's lock
         def make(start, stop):
             parts = [range(first, min(first + 32, stop)) for first in range(start, stop, 32)]
-            return np.concatenate([*pool.map(lambda rows: convert_all(source, rows), parts)])
+            return np.concatenate([*pool.map(lambda rows: convert(source, rows), parts)])
 
         write_rows(folder / "images.npy", (len(source.names), 3, SIDE, SIDE), make, key)
 
@@ -253,7 +252,7 @@ def is_complete(folder: Path) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 when the set is in place, 1 when not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="?", metavar="SOURCE", type=Path, help="folder or zip archive (default: the folder celeba in the data folder)")
+    parser.add_argument("source", nargs="?", metavar="SOURCE", type=Path, help="folder or zip archive (default: celeba/ in the data folder)")
     parser.add_argument("--seed", type=int, default=0, help=f"draws the parts if there is no {PARTITION} (default: %(default)s)")
     parser.add_argument("--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)")
     args = parser.parse_args(argv)

@@ -143,7 +143,7 @@ def write_rows(
             file.seek(start + done * row)
             with tqdm(total=shape[0], initial=done, desc=path.parent.name, unit="image", disable=not progress) as bar:
                 for first in range(done, shape[0], piece):
-                    file.write(make(first, last := min(first + piece, shape[0])).data)
+                    file.write(np.ascontiguousarray(make(first, last := min(first + piece, shape[0]))).data)
                     bar.update(last - first)
             file.flush()
             os.fsync(file.fileno())
