@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import stat
+import struct
 import sys
 import zipfile
 import zlib
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional
 
 from wiseale_nb.data import CELEBA_PARTS, DataError, data_root, open_array, random_stream, write_rows, write_whole
@@ -33,7 +34,10 @@ SIZE, CROP, SIDE = (178, 218), 178, 64  # of a photograph, of the square at its 
 DAMAGED = CELEBA_PARTS.index("damaged")
 LARGEST = 2**24  # bytes; no genuine photograph is a hundredth of that
 SAMPLES = 64  # files that are converted before all others: do they fit, and are those on the disk the same?
-UNREADABLE = (OSError, ValueError, RuntimeError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (  # what reading a damaged photograph or archive may raise
+    OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, zlib.error,
+    zipfile.BadZipFile, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 class SourceError(Exception):
@@ -74,13 +78,10 @@ def from_folder(place: Path) -> Source:
 
 def from_archive(place: Path) -> Source:
     """The JPEG files of a zip archive; one that names files outside itself, or links, is refused as a whole."""
-    try:
-        archive = zipfile.ZipFile(place)
-    except zipfile.BadZipFile as error:
-        raise SourceError(f"{place} is no complete zip archive ({error})") from None
+    archive = zipfile.ZipFile(place)
     for member in archive.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1][0]:
+        if path.is_absolute() or ".." in path.parts or ":" in str(path).split("/")[0]:
             raise SourceError(f"{place} is refused: its member {member.filename!r} points out of the archive")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise SourceError(f"{place} is refused: its member {member.filename!r} is a link")
@@ -96,13 +97,12 @@ def from_archive(place: Path) -> Source:
 def find(place: Path) -> Source:
     """The photographs in an archive, in a folder, or in what torchvision's download leaves in a folder."""
     try:
-        candidates = [place, place / NAME, place / f"{NAME}.zip"]
-        for candidate in candidates:
+        for candidate in (place, place / NAME, place / f"{NAME}.zip"):
             source = from_folder(candidate) if candidate.is_dir() else from_archive(candidate) if candidate.is_file() else None
             if source and source.names:
                 return source
-    except OSError as error:
-        raise SourceError(f"cannot read {place}: {error.strerror or error}") from None
+    except UNREADABLE as error:
+        raise SourceError(f"cannot read {candidate}: {error}") from None
     if not place.exists():
         raise SourceError(f"{place} does not exist")
     raise SourceError(f"{place} holds no JPEG files, nor a folder {NAME}, nor {NAME}.zip")
@@ -163,6 +163,8 @@ def reason(source: Source, row: int) -> str:
     """Why a file cannot be used; empty if it can."""
     try:
         square(source, row)
+    except UnidentifiedImageError:
+        return "is no JPEG file"
     except UNREADABLE as error:
         return str(error) or type(error).__name__
     return ""
@@ -269,7 +271,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}\n{__doc__.split(chr(10) * 2)[1]}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.strerror}", file=sys.stderr)
+        place = f"cannot use {error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}", file=sys.stderr)
         return 1
     return 0
 

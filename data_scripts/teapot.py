@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         make(folder, args.seed, rows)
     except OSError as error:
-        print(f"error: {error.strerror}", file=sys.stderr)
+        place = f"cannot use {error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}", file=sys.stderr)
         return 1
     print(f"Teapot is complete in {folder}, {rows} images")
     return 0
