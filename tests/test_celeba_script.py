@@ -236,6 +236,7 @@ def test_killed_call_is_continued(tmp_path, photographs, monkeypatch):
     images = stored(tmp_path)["images.npy"]
     assert np.array_equal(images, np.resize(images[:30], images.shape))  # every thirtieth photograph is the same
 
-    fewer = archive_of(tmp_path / "fewer.zip", photographs)  # what was begun from another source is not continued
-    assert run(fewer, tmp_path / "other") == 0 and np.array_equal(stored(tmp_path / "other")["images.npy"], images[:30])
+    turned = archive_of(tmp_path / "turned.zip", dict(zip(names, [*photographs.values()][::-1] * 40)))
+    assert run(turned, tmp_path / "other") == 0  # what was begun from other photographs is not continued
+    assert np.array_equal(stored(tmp_path / "other")["images.npy"][:30], images[29::-1])
     assert sorted(p.name for p in (tmp_path / "other" / "celeba").iterdir()) == ["images.npy", "partition.npy"]
