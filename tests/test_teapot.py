@@ -56,6 +56,7 @@ def test_second_call_does_nothing_and_another_seed_replaces(made, capsys):
         assert "42 images: nothing to do" in capsys.readouterr().out and contents(made) == before
     assert script.main(["--n", "40", "--seed", "1", "--root", str(made)]) == 0
     assert np.array_equal(load("teapot", root=made).y, draw_factors(42, 1)[:40])
+    assert not any(before[name] == content for name, content in contents(made).items())
     assert script.main(["--n", "60", "--root", str(made)]) == 0
     assert np.array_equal(load("teapot", "test", root=made).x, render(draw_factors(63, 0)[60:]))
 
