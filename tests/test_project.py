@@ -92,7 +92,7 @@ def test_wheel_in_an_empty_environment(tmp_path, project):
     done = call(uv, "pip", "install", "--python", venv / "bin/python", "-c", constraints, wheel)
     assert done.returncode == 0, done.stderr
     imports = ", ".join(f"wiseale_nb.{m}" for m in MODULES)
-    code = f"import {imports}; print(wiseale_nb.aggregate.__file__)"
+    code = f"import {imports}; wiseale_nb.teapot.patches(); print(wiseale_nb.aggregate.__file__)"  # patches: a data file
     done = subprocess.run([venv / "bin/python", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(str(venv)), done.stderr
     done = subprocess.run([venv / "bin/wiseale-run", "x.ipynb", "y.ipynb"], cwd=tmp_path, capture_output=True, text=True)

@@ -1,0 +1,144 @@
+"""data_scripts/teapot.py: the same bytes from any number of cores, whole files or none, and what is there is checked."""
+import errno
+import importlib.util
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, call
+
+from wiseale_nb.data import DataError, load
+from wiseale_nb.teapot import draw_factors, render
+
+SCRIPT = ROOT / "data_scripts" / "teapot.py"
+spec = importlib.util.spec_from_file_location("teapot_script", SCRIPT)
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+
+def contents(root):
+    return {p.name: p.read_bytes() for p in (root / "teapot").iterdir()}
+
+
+@pytest.fixture
+def made(tmp_path, capsys):
+    """A small data set: 40 for training, 2 held out."""
+    assert script.main(["--n", "40", "--root", str(tmp_path)]) == 0
+    assert "42 images" in capsys.readouterr().out
+    return tmp_path
+
+
+def test_any_number_of_cores_gives_the_same_bytes(tmp_path):
+    for cores in ("1", "2"):
+        done = call(sys.executable, SCRIPT, "--n", "1200", "--root", tmp_path / cores, env={"NUMBA_NUM_THREADS": cores})
+        assert done.returncode == 0 and "1260/1260" in done.stderr, done.stderr
+    one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
+    assert one == two and sorted(one) == ["factors.npy", "images.npy"]
+
+
+def test_what_load_gives(made):
+    train, test = (load("teapot", split, root=made) for split in ("train", "test"))
+    factors = draw_factors(42, 0)
+    assert np.array_equal(torch.cat([train.y, test.y]), factors) and len(test.x) == 2
+    assert np.array_equal(torch.cat([train.x, test.x]), render(factors))
+    few = load("teapot", n=5, seed=1, root=made)
+    assert np.array_equal(render(few.y.numpy()), few.x)
+
+
+def test_second_call_does_nothing_and_another_seed_replaces(made, capsys):
+    before = contents(made)
+    for n in ("40", "30"):
+        assert script.main(["--n", n, "--root", str(made)]) == 0
+        assert "42 images: nothing to do" in capsys.readouterr().out and contents(made) == before
+    assert script.main(["--n", "40", "--seed", "1", "--root", str(made)]) == 0
+    assert np.array_equal(load("teapot", root=made).y, draw_factors(42, 1)[:40])
+    assert not any(before[name] == content for name, content in contents(made).items())
+    assert script.main(["--n", "60", "--root", str(made)]) == 0
+    assert np.array_equal(load("teapot", "test", root=made).x, render(draw_factors(63, 0)[60:]))
+
+
+def images_cut(folder):
+    (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-1])
+
+
+def one_image_lost(folder):
+    np.lib.format.open_memmap(folder / "images.npy", mode="r+")[41] = 0
+
+
+def factors_changed(folder):
+    np.lib.format.open_memmap(folder / "factors.npy", mode="r+")[3, 0] += 1
+
+
+def factors_missing(folder):
+    (folder / "factors.npy").unlink()
+
+
+@pytest.mark.parametrize("damage", [images_cut, one_image_lost, factors_changed, factors_missing])
+def test_damage_is_found_and_mended(made, capsys, damage):
+    before = contents(made)
+    damage(made / "teapot")
+    assert script.main(["--n", "40", "--root", str(made)]) == 0
+    assert "nothing to do" not in capsys.readouterr().out and contents(made) == before
+
+
+SLOW = f"""
+import sys, time
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+import teapot
+render, calls = teapot.render, []
+def slow(factors):
+    calls.append(factors)
+    if len(calls) == 2:
+        print("first piece written", flush=True)
+        time.sleep(60)
+    return render(factors)
+teapot.render = slow
+teapot.main(["--n", "1400", "--root", sys.argv[1]])
+"""
+
+
+def test_killed_call_is_continued(tmp_path, monkeypatch):
+    """A part of the file is never taken for the whole, and is not rendered again."""
+    process = subprocess.Popen([sys.executable, "-c", SLOW, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout.readline() == "first piece written\n"
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(20) == -signal.SIGKILL
+    assert [p.suffix for p in (tmp_path / "teapot").iterdir()] == [".partial"]
+    with pytest.raises(DataError, match="python data_scripts/teapot.py"):
+        load("teapot", root=tmp_path)
+
+    rendered = []
+    monkeypatch.setattr(script, "render", lambda factors: rendered.append(len(factors)) or render(factors))
+    assert script.main(["--n", "1400", "--root", str(tmp_path)]) == 0
+    assert rendered == [1470 - 1024] and sorted(contents(tmp_path)) == ["factors.npy", "images.npy"]
+    assert np.array_equal(np.load(tmp_path / "teapot" / "images.npy"), render(draw_factors(1470, 0)))
+
+
+def test_wrong_arguments_and_places(tmp_path, capsys, monkeypatch):
+    for given, told in [(["--n", "19"], "at least 20, got '19'"), (["--n", "1e5"], "at least 20, got '1e5'"), (["--seed", "x"], "--seed")]:
+        with pytest.raises(SystemExit) as stop:
+            script.main([*given, "--root", str(tmp_path)])
+        assert stop.value.code == 2 and told in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert script.main(["--n", "20", "--root", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: cannot use {tmp_path / 'file'}")
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert script.main(["--n", "20000", "--root", str(tmp_path)]) == 1
+    assert "0.3 GB are needed and 0.0 GB are free" in capsys.readouterr().err
+    assert not (tmp_path / "teapot" / "images.npy").exists()
+
+
+def test_disk_that_fills_up_leaves_no_file_under_the_final_name(made, capsys, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert script.main(["--n", "80", "--root", str(made)]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    with pytest.raises(DataError, match="there is no such file"):
+        load("teapot", root=made)
