@@ -6,7 +6,7 @@
 __all__ = ['PURPOSES', 'SINE_SIZE', 'MNIST_SHA256', 'MNIST_LARGEST', 'TEAPOT_TRAIN', 'CELEBA_PARTS', 'LOADERS', 'SPLITS',
            'check_integer', 'random_stream', 'project_root', 'data_root', 'write_whole', 'write_rows', 'Split',
            'DataError', 'to_float', 'sine', 'load_sine', 'parse_idx', 'check_mnist', 'gunzip', 'read_mnist',
-           'load_mnist', 'open_array', 'choose_rows', 'load_teapot', 'load_celeba', 'load']
+           'choose_rows', 'load_mnist', 'open_array', 'load_teapot', 'load_celeba', 'load']
 
 # %% ../nbs/03_data.ipynb #adb477ef
 import configparser
@@ -295,6 +295,27 @@ def read_mnist(
         reason = getattr(error, "strerror", None) or error
     raise DataError(f"cannot use {path}: {reason}; `python data_scripts/mnist.py` fetches it")
 
+# %% ../nbs/03_data.ipynb #94b79a18
+def choose_rows(
+    rows: np.ndarray, # (k,) rows of the split, ascending
+    n: int | None, # size of a random subset, None for all in the order of the file
+    seed: int, # the run's seed, which chooses the subset
+    dataset: str, # for the message and the choice of the split's stream
+    split: str, # as dataset
+) -> slice | np.ndarray: # what to index the file's array with
+    """The rows to load.
+
+    Raises `DataError` when the split is empty, `ValueError` when n exceeds the number of its rows.
+    """
+    if not len(rows):
+        raise DataError(f"{dataset} has no {split} images; `python data_scripts/{dataset}.py` makes them")
+    if n is not None:
+        if n > len(rows):
+            raise ValueError(f"{dataset} has {len(rows)} {split} images, n={n} asks for more")
+        return rows[torch.randperm(len(rows), generator=random_stream(seed, "data", part=split))[:n].numpy()]
+    adjacent = rows[-1] - rows[0] + 1 == len(rows)
+    return slice(int(rows[0]), int(rows[-1]) + 1) if adjacent else rows
+
 # %% ../nbs/03_data.ipynb #0d512d89
 def load_mnist(
     split: str, # "train" or "test"
@@ -309,11 +330,8 @@ def load_mnist(
     prefix = {"train": "train", "test": "t10k"}[split]
     images = read_mnist(f"{prefix}-images-idx3-ubyte", root)
     labels = read_mnist(f"{prefix}-labels-idx1-ubyte", root)
-    if n is not None:
-        if n > len(images):
-            raise ValueError(f"mnist has {len(images)} {split} images, n={n} asks for more")
-        keep = torch.randperm(len(images), generator=random_stream(seed, "data", part=split))[:n].numpy()
-        images, labels = images[keep], labels[keep]
+    keep = choose_rows(np.arange(len(images)), n, seed, "mnist", split)
+    images, labels = images[keep], labels[keep]
     x = (images >= 128).astype(np.uint8) * np.uint8(255)  # on from half of 255 upwards
     return Split(torch.from_numpy(x)[:, None], torch.from_numpy(labels.astype(np.int64)))
 
@@ -341,27 +359,6 @@ def open_array(
         wanted = ", ".join("n" if k is None else str(k) for k in shape)
         reason = f"it must hold {np.dtype(dtype).name} ({wanted}), and has {array.dtype} {array.shape} in {size} bytes"
     raise DataError(f"cannot use {path}: {reason}; `python data_scripts/{path.parent.name}.py` makes it")
-
-# %% ../nbs/03_data.ipynb #94b79a18
-def choose_rows(
-    rows: np.ndarray, # (k,) rows of the split, ascending
-    n: int | None, # size of a random subset, None for all in the order of the file
-    seed: int, # the run's seed, which chooses the subset
-    dataset: str, # for the message and the choice of the split's stream
-    split: str, # as dataset
-) -> slice | np.ndarray: # what to index the file's array with
-    """The rows to load.
-
-    Raises `DataError` when the split is empty, `ValueError` when n exceeds the number of its rows.
-    """
-    if not len(rows):
-        raise DataError(f"{dataset} has no {split} images; `python data_scripts/{dataset}.py` makes them")
-    if n is not None:
-        if n > len(rows):
-            raise ValueError(f"{dataset} has {len(rows)} {split} images, n={n} asks for more")
-        return rows[torch.randperm(len(rows), generator=random_stream(seed, "data", part=split))[:n].numpy()]
-    adjacent = rows[-1] - rows[0] + 1 == len(rows)
-    return slice(int(rows[0]), int(rows[-1]) + 1) if adjacent else rows
 
 # %% ../nbs/03_data.ipynb #f13e5115
 TEAPOT_TRAIN = 20 # rows for training to one held-out row
