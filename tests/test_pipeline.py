@@ -52,7 +52,8 @@ def start(project):
     started = time.time()
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     output = open(project / "output.txt", "w")  # noqa: SIM115  the process writes it
-    make = subprocess.Popen([*MAKE, "figures"], cwd=project, env=env, start_new_session=True, stdout=output, stderr=output)
+    listening = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  what runs in the background may have inherited deaf ears
+    make = subprocess.Popen([*MAKE, "figures"], cwd=project, env=env, start_new_session=True, stdout=output, stderr=output, preexec_fn=listening)
     while time.time() < started + 120:
         assert make.poll() is None, (project / "output.txt").read_text()
         if any(p.stat().st_mtime > started for p in project.glob("runs/mini/sine/*/checkpoint/*/epoch*.safetensors")):
@@ -70,7 +71,7 @@ def interrupt(project, who):
         os.killpg(make.pid, signal.SIGINT)
     else:
         named(found, who).kill()
-    make.wait(timeout=30)
+    make.wait(timeout=120)
     _, alive = psutil.wait_procs(found, timeout=5)
     kept = [path.name[:11] for path in project.glob("runs/mini/sine/*/checkpoint/*/epoch*.safetensors")]
     return {"started": len(found), "survivors": alive, "kept": kept, "output": (project / "output.txt").read_text()}
@@ -86,6 +87,12 @@ def drawn(tmp_path_factory):
     second = call(*MAKE, "figures", cwd=project)
     assert make.wait(timeout=300) == 0, (project / "output.txt").read_text()
     return project, seen | {"second call": second}
+
+
+@pytest.fixture(scope="module")
+def reproduced(drawn):
+    """The same project after `make reproduce`, and how that ended."""
+    return drawn[0], call(*MAKE, "reproduce", cwd=drawn[0])
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -109,10 +116,9 @@ def test_what_was_interrupted_is_whole_and_tidy(drawn):
     assert all(run["trained_with"] == [0, 1] for run in runs.values())
 
 
-def test_trained_again_without_interruption_all_bytes_are_the_same(drawn):
+def test_trained_again_without_interruption_all_bytes_are_the_same(reproduced):
     """Figure data, and all executed notebooks."""
-    project = drawn[0]
-    done = call(*MAKE, "reproduce", cwd=project)
+    project, done = reproduced
     assert done.returncode == 0 and "comparing bytes" in done.stdout, done.stdout + done.stderr
     runs, again = project / "runs/mini", project / "runs/reproduce/mini/runs/mini"
     notebooks = [path.relative_to(runs) for path in runs.rglob("*.ipynb")]
@@ -161,8 +167,8 @@ def better(metrics):
     ("data/metrics.csv", better, False, "data/metrics.csv  differs"),
     ("data/figure_4_minima.csv", lambda text: text.replace("0.", "0.1", 1), False, "data/figure_4_minima.csv  differs"),
 ])
-def test_comparison(drawn, tmp_path, capsys, file, edit, same, told):
-    project = drawn[0]
+def test_comparison(reproduced, tmp_path, capsys, file, edit, same, told):
+    project = reproduced[0]
     committed, fresh = shutil.copytree(project / "figures/mini", tmp_path / "mini"), project / "runs/reproduce/mini/figures/mini"
     edited(committed / file, edit)
     assert pipeline.compare(committed, fresh) is same
@@ -173,8 +179,8 @@ def test_comparison(drawn, tmp_path, capsys, file, edit, same, told):
     ("data/metrics.csv", better, "sine mse"),
     ("data/figure_4_minima.csv", lambda text: text.replace("0.", "0.1", 1), "figure_4_minima.csv  differs"),
 ])
-def test_comparison_across_machines_finds_differences(drawn, tmp_path, capsys, file, edit, told):
-    project = drawn[0]
+def test_comparison_across_machines_finds_differences(reproduced, tmp_path, capsys, file, edit, told):
+    project = reproduced[0]
     committed, fresh = (shutil.copytree(project / name / "figures/mini", tmp_path / "copy" / name / "mini") for name in (".", "runs/reproduce/mini"))
     edited(fresh / "MANIFEST.json", other_machine)
     edited(fresh / file, edit)
@@ -183,9 +189,9 @@ def test_comparison_across_machines_finds_differences(drawn, tmp_path, capsys, f
     assert "beyond" in line or "differs" in line
 
 
-def test_difference_is_exit_code_1(drawn, tmp_path):
+def test_difference_is_exit_code_1(reproduced):
     """The finished copy without its manifest counts as interrupted, so that nothing is trained."""
-    project = drawn[0]
+    project = reproduced[0]
     (project / "runs/reproduce/mini/figures/mini/MANIFEST.json").unlink()
     data = project / "figures/mini/data/figure_6.csv"
     before = data.read_text()
