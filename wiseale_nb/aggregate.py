@@ -94,7 +94,7 @@ def kl_of_draws(
     log_p = -0.5 * (mu + step).square().sum(-1)  # the 2 pi of log_q and log_p cancel
     return _mean((log_q - log_p).T)
 
-
+# %% ../nbs/00_derivation.ipynb #aa9332fc
 def kl_monte_carlo(
     mu: Tensor,  # (M, d_z) posterior means
     log_var: Tensor,  # (M, d_z) log variances of the posteriors

@@ -54,7 +54,7 @@ class _BernoulliNLL(torch.autograd.Function):
         logits, x = ctx.saved_tensors
         return gradient * (logits.sigmoid() - x), -gradient * logits
 
-
+# %% ../nbs/01_loss.ipynb #9d850fa0
 def bernoulli_nll(
     logits: Tensor,  # (M, ...) decoder outputs before the sigmoid
     x: Tensor,  # (M, ...) values in [0, 1]
