@@ -9,7 +9,6 @@ __all__ = ['WiSEALEConfig', 'WiSEALE']
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
