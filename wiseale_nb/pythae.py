@@ -9,12 +9,12 @@ __all__ = ['WiSEALEConfig', 'WiSEALE']
 from pathlib import Path
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from .loss import AGGREGATE_KL, wiseale_prior
 
 try:
+    from pydantic.dataclasses import dataclass
     from pythae.models import VAE, VAEConfig
     from pythae.models.nn import BaseDecoder, BaseEncoder
 except ImportError as error:
