@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from wiseale_nb import aggregate
 from wiseale_nb.aggregate import aggregate_log_prob, kl_moment_matched, kl_monte_carlo, kl_upper_bound, kl_upper_bound_joint, sample_kl
-from wiseale_nb.loss import PRIOR_TERMS, make_objective
+from wiseale_nb.loss import PRIOR_TERMS, bernoulli_nll, bernoulli_nll_table, gaussian_nll, gaussian_nll_table, make_objective
 
 steady = settings(derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 RANDN = torch.randn
@@ -182,3 +182,62 @@ def test_objective_is_finite_and_agrees_with_float64(method, likelihood, batch):
     assert abs(ours.prior - exact.prior) <= 1e-5 * size(*batch)
     assert abs(ours.reconstruction - exact.reconstruction) <= 1e-5 * exact.reconstruction
     assert ours.objective == ours.reconstruction + ours.prior
+
+
+@st.composite
+def decodings(draw):
+    """(decoded, x, likelihood, std), float64 holding float32 numbers, up to 1e3 in size."""
+    M, D = draw(st.integers(1, 40)), draw(st.integers(1, 60))
+    likelihood, seed = draw(st.sampled_from(["bernoulli", "gaussian"])), draw(st.integers(0, 99))
+    scale, level, std = draw(st.sampled_from([1e-3, 1.0, 30.0, 1e3])), draw(st.sampled_from([0.0, 1.0, 1e3])), draw(st.sampled_from([0.05, 1.0, 3.0]))
+    noise = RANDN(2, M, D, generator=stream(seed))
+    if likelihood == "bernoulli":
+        return (scale * noise[0]).double(), noise[1].sigmoid().round(decimals=draw(st.integers(0, 2))).double(), likelihood, 1.0
+    return (level + scale * noise[0]).double(), (level + noise[1]).double(), likelihood, std
+
+
+def table_of(decoded, x, likelihood, std):
+    return bernoulli_nll_table(decoded, x) if likelihood == "bernoulli" else gaussian_nll_table(decoded, x, std)
+
+
+def table_rounding(decoded, x, likelihood, std):
+    """What the rounding errors of a table are proportional to, as its docstring says."""
+    if likelihood == "bernoulli":
+        return decoded.abs().sum(1).max() + decoded.shape[1]
+    far = ((t - x.mean(0)).square().sum(1).max() for t in (decoded, x))
+    size = max(decoded.abs().max(), x.abs().max())  # and the numbers' own rounding, where they lie far from zero
+    distance = (decoded - x.mean(0)).abs().max() + (x - x.mean(0)).abs().max()
+    return sum(far) / std**2 + decoded.shape[1] * (1 + size * distance / std**2)
+
+
+@steady
+@given(decodings())
+def test_table_is_the_double_loop(case):
+    decoded, x, likelihood, std = case
+    law = Bernoulli(logits=decoded[:, None], validate_args=False) if likelihood == "bernoulli" else Normal(decoded[:, None], std)
+    expected, table = -law.log_prob(x).sum(-1), table_of(*case)
+    assert (table - expected).abs().max() <= 1e-14 * table_rounding(*case)
+    nll = bernoulli_nll(decoded, x) if likelihood == "bernoulli" else gaussian_nll(decoded, x, std)
+    assert (table.diagonal() - nll).abs().max() <= 1e-14 * table_rounding(*case)
+    single = table_of(decoded.float(), x.float(), likelihood, std)
+    assert single.dtype == torch.float32 and (single - table).abs().max() <= 4e-7 * table_rounding(*case)
+
+
+@pytest.mark.parametrize("reconstruction", ["log_mean", "all"])
+@steady
+@given(decodings(), st.integers(0, 99))
+def test_other_reconstructions(reconstruction, case, seed):
+    """Finite with finite gradients in float32, in the order of Jensen's inequalities, and blind to which code belongs to which sample."""
+    decoded, x, likelihood, std = case
+    objective = make_objective("wiseale", likelihood=likelihood, observation_std=std, reconstruction=reconstruction)
+    leaf = decoded.float().requires_grad_()
+    value = objective.reconstruct(x.float(), leaf)
+    assert_finite([value, *torch.autograd.grad(value, leaf)], torch.float32)
+    exact, rounding = objective.reconstruct(x, decoded), 1e-13 * table_rounding(*case)
+    table = table_of(*case)
+    assert exact <= table.mean() + rounding
+    if reconstruction == "log_mean":
+        assert exact >= table.min(1).values.mean() - rounding
+        assert exact <= objective.nll(x, decoded).mean() + math.log(len(x)) + rounding
+    order = torch.randperm(len(x), generator=stream(seed))
+    assert abs(objective.reconstruct(x, decoded[order]) - exact) <= rounding

@@ -76,9 +76,10 @@ def batch_terms(
     decoded, mu, log_var, z = model(x, noise[0])
     terms = objective(x, decoded, mu, log_var, z, draws=noise[1:])
     values, mu, log_var = [term.detach() for term in terms], mu.detach(), log_var.detach()
+    own = values[1] if objective.reconstruction == "own" else objective.nll(x, decoded.detach()).mean()
     aevb_kl = sample_kl(mu, log_var).mean()
     aggregate_kl = batch_aggregate_kl(objective, values[2], mu, log_var)
-    return terms.objective, torch.stack([*values, aevb_kl, -values[1] - aevb_kl, aggregate_kl])
+    return terms.objective, torch.stack([*values, aevb_kl, -own - aevb_kl, aggregate_kl])
 
 
 def step_noise(
