@@ -16,7 +16,7 @@ export PYTHONHASHSEED = 0
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
-	@echo "             [DATASETS=\"sine mnist\"]                only these; celeba has to be named and its photographs brought"
+	@echo "             [DATASETS=\"sine mnist\"]                only these; celeba must be named, and its photographs brought"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
 	@echo "make studies                                       run the studies nbs/3*, which go beyond the paper"

@@ -508,8 +508,9 @@ def figure_5b(
     Raises ValueError for an unknown method, or if a method has other images than the input.
     """
     names = ["input", *_in_order(pd.Series([name for name in images if name != "input"]))]
-    if len({image.shape for image in images.values()}) > 1:
-        raise ValueError(f"figure 5b: all series need one shape, they have { {name: image.shape for name, image in images.items()} }")
+    shapes = {name: image.shape for name, image in images.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"figure 5b: all series need one shape, they have {shapes}")
     number, size, step, left = len(images["input"]), 0.74, 0.78, 0.7
     head = 0.34 if titles else 0.05
     height = head + step * len(names)
