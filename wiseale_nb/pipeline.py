@@ -61,7 +61,8 @@ def draw_figures(
     "Train what is missing and draw the figures of a profile; the caller holds the lock."
     from snakemake.cli import main as snakemake
     logging.getLogger("snakemake.logging").addFilter(terse)
-    words = ["--cores", str(jobs), "--nolock", "--rerun-incomplete", "--quiet", "rules", "host", "reason", "--config", f"profile={profile}", f"datasets={datasets}"]
+    words = ["--cores", str(jobs), "--nolock", "--rerun-incomplete", "--quiet", "rules", "host", "reason"]
+    words += ["--config", f"profile={profile}", f"datasets={datasets}"]
     with contextlib.chdir(root):
         try:
             snakemake(words)
@@ -79,11 +80,13 @@ def check_photographs(
         parts = open_array(data_root() / "celeba" / "partition.npy", (None,), np.uint8)
         open_array(data_root() / "celeba" / "images.npy", (len(parts), 3, 64, 64), np.uint8)
     except DataError as error:
-        how = "`python data_scripts/celeba.py SOURCE`, with the folder or archive that has img_align_celeba"
-        raise ParameterError(f"CelebA's photographs cannot be fetched for you: get them from its makers and run {how}; nothing was changed ({error})") from None
+        how = "run `python data_scripts/celeba.py SOURCE`, with the folder or archive that has img_align_celeba"
+        what = f"CelebA's photographs cannot be fetched for you: get them from its makers and {how}"
+        raise ParameterError(f"{what}; nothing was changed ({error})") from None
     for part, wanted in {"train": settings["n_train"], "test": settings["n_test"]}.items():
         if (found := int((parts == CELEBA_PARTS.index(part)).sum())) < wanted:
-            raise ParameterError(f"celeba has {found} {part} images and the profile asks for {wanted}; change n_{part} in config/, nothing was changed")
+            short = f"celeba has {found} {part} images and the profile asks for {wanted}"
+            raise ParameterError(f"{short}; change n_{part} in config/, nothing was changed")
 
 # %% ../nbs/08_pipeline.ipynb #b9f33d18
 def metrics_table(
