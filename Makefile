@@ -1,5 +1,6 @@
 # The front door; the work is in the Snakefile (figures) and in tests/ (checks).
 PROFILE ?= quick
+DATASETS ?=
 JOBS    ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON  ?= python3
 UV      := uv==0.13.9
@@ -15,6 +16,7 @@ export PYTHONHASHSEED = 0
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
+	@echo "             [DATASETS=\"sine mnist\"]                only these; celeba must be named, and its photographs brought"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
 	@echo "make studies                                       run the studies nbs/3*, which go beyond the paper"
@@ -36,8 +38,7 @@ setup: .venv/ready
 
 # `exec`, so that the pipeline's parent is make itself, and it ends when make is killed.
 figures: setup
-	@exec wiseale-pipeline figures $(PROFILE) --jobs $(JOBS) --parent $$PPID
-	@ls figures/$(PROFILE)/*.png figures/$(PROFILE)/*.pdf figures/$(PROFILE)/*.svg
+	@exec wiseale-pipeline figures $(PROFILE) --datasets "$(DATASETS)" --jobs $(JOBS) --parent $$PPID
 
 verify: setup
 	@exec wiseale-pipeline verify --jobs $(JOBS) --parent $$PPID

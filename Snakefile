@@ -7,11 +7,18 @@ from wiseale_nb import experiment
 
 ROOT = Path(workflow.basedir)
 PROFILE = config.get("profile", "quick")
-SETTINGS = experiment.load_config(PROFILE, ROOT / "config")
+DATASETS = config.get("datasets") or ""  # "" means all but those that the user has to bring
+SETTINGS = experiment.select(experiment.load_config(PROFILE, ROOT / "config"), DATASETS)
 FIGURES = experiment.profile_figures(SETTINGS)
 DATA = Path(os.environ.get("WISEALE_DATA") or ROOT / "data")
 RUNS, OUT = experiment.runs_folder("", PROFILE), f"figures/{PROFILE}"
-MNIST = [DATA / "mnist" / f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")]
+FILES = {  # of each data set that is read from files
+    "mnist": [DATA / "mnist" / f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")],
+    "celeba": [DATA / "celeba" / name for name in ("images.npy", "partition.npy")],  # no rule makes them
+}
+if "teapot" in SETTINGS:  # the script keeps a larger set, which serves as well; so there is a mark for each size that was asked for
+    TEAPOT = {key: SETTINGS["teapot"][key] for key in ("n_train", "n_test")}
+    FILES["teapot"] = [DATA / "teapot" / "{n_train}_train_{n_test}_test".format(**TEAPOT)]
 RUN = "exec wiseale-run --quiet --parent $PPID"  # `exec`, so that the runner's parent is Snakemake itself
 
 
@@ -25,7 +32,9 @@ def run_files(*runs):
 
 
 def drawn(name):
-    return [f"{OUT}/{name}.{ext}" for ext in experiment.FORMATS] + [f"{OUT}/data/{f}" for f in FIGURES[name].data]
+    "The files of a figure and those that it is drawn from."
+    out = experiment.figures_folder("", PROFILE, FIGURES[name].dataset)
+    return [out / f"{name}.{ext}" for ext in experiment.FORMATS] + [out / "data" / f for f in FIGURES[name].data]
 
 
 localrules: all, manifest
@@ -33,7 +42,7 @@ localrules: all, manifest
 
 rule all:  # names every file, so that one that was deleted is made again
     input:
-        f"{OUT}/MANIFEST.json",
+        [] if DATASETS else f"{OUT}/MANIFEST.json",  # it is about the whole profile
         [drawn(name) for name in FIGURES],
         run_files(*experiment.profile_runs(SETTINGS)),
 
@@ -54,9 +63,17 @@ rule manifest:
 
 rule mnist:
     output:
-        MNIST,
+        FILES["mnist"],
     shell:
         "python data_scripts/mnist.py"
+
+
+if "teapot" in SETTINGS:
+    rule teapot:
+        output:
+            touch(FILES["teapot"]),
+        shell:
+            "python data_scripts/teapot.py --n {TEAPOT[n_train]} --held-out {TEAPOT[n_test]}"
 
 
 for dataset, settings in SETTINGS.items():
@@ -67,7 +84,7 @@ for dataset, settings in SETTINGS.items():
             input:
                 notebook="nbs/10_train.ipynb",
                 modules=modules("aggregate", "loss", "models", "data", "training", "evaluation", "experiment"),
-                data=MNIST if dataset == "mnist" else [],
+                data=FILES.get(dataset, []),
             output:
                 run_files(*((dataset, method, seed) for seed in settings["seeds"])),
                 executed=experiment.run_folder(RUNS, dataset, method, 0).parent / "notebook.ipynb",
@@ -86,9 +103,11 @@ for name, figure in FIGURES.items():
             notebook=f"nbs/{figure.notebook}",
             modules=modules("aggregate", "plotting", "experiment", *(("data", "models", "evaluation") if figure.dataset else ())),
             runs=run_files(*experiment.figure_runs(name, SETTINGS)),
-            data=MNIST if figure.dataset == "mnist" else [],
+            data=FILES.get(figure.dataset, []),
         output:
             drawn(name),
             executed=RUNS / "figures" / f"{name}.ipynb",
+        params:
+            given=f"-p dataset {figure.dataset}" if figure.shared else "",
         shell:
-            "{RUN} {input.notebook} {output.executed} -p profile {PROFILE} -p redraw false"
+            "{RUN} {input.notebook} {output.executed} -p profile {PROFILE} -p redraw false {params.given}"

@@ -70,13 +70,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     held_out = f"for every {TEAPOT_TRAIN} of them one more is held out"
     parser.add_argument("--n", type=count, default=200_000, help=f"images for training (default: %(default)s); {held_out}")
+    parser.add_argument("--held-out", type=int, default=0, metavar="N", help="render so many that at least this number is held out")
     parser.add_argument("--seed", type=int, default=0, help="chooses the factors (default: %(default)s)")
     parser.add_argument("--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a temporary file is removed
 
     folder = data_root(args.root) / "teapot"
-    rows = args.n + args.n // TEAPOT_TRAIN
+    n = max(args.n, TEAPOT_TRAIN * args.held_out)
+    rows = n + n // TEAPOT_TRAIN
     try:
         there = max(rows, rows_there(folder))
         factors = draw_factors(there, args.seed)

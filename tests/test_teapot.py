@@ -43,8 +43,9 @@ def test_any_number_of_cores_gives_the_same_bytes(tmp_path):
 def test_what_load_gives(made):
     train, test = (load("teapot", split, root=made) for split in ("train", "test"))
     factors = draw_factors(42, 0)
-    assert np.array_equal(torch.cat([train.y, test.y]), factors) and len(test.x) == 2
-    assert np.array_equal(torch.cat([train.x, test.x]), render(factors))
+    held_out = np.arange(42) % 21 == 20
+    for part, rows in ((train, factors[~held_out]), (test, factors[held_out])):
+        assert np.array_equal(part.y, rows) and np.array_equal(part.x, render(rows))
     few = load("teapot", n=5, seed=1, root=made)
     assert np.array_equal(render(few.y.numpy()), few.x)
 
@@ -55,10 +56,19 @@ def test_second_call_does_nothing_and_another_seed_replaces(made, capsys):
         assert script.main(["--n", n, "--root", str(made)]) == 0
         assert "42 images: nothing to do" in capsys.readouterr().out and contents(made) == before
     assert script.main(["--n", "40", "--seed", "1", "--root", str(made)]) == 0
-    assert np.array_equal(load("teapot", root=made).y, draw_factors(42, 1)[:40])
+    assert np.array_equal(load("teapot", root=made).y[:20], draw_factors(42, 1)[:20])
     assert not any(before[name] == content for name, content in contents(made).items())
     assert script.main(["--n", "60", "--root", str(made)]) == 0
-    assert np.array_equal(load("teapot", "test", root=made).x, render(draw_factors(63, 0)[60:]))
+    assert np.array_equal(load("teapot", "test", root=made).x, render(draw_factors(63, 0)[20::21]))
+
+
+def test_a_run_finds_the_same_images_in_a_larger_set(made):
+    small = [load("teapot", split, n=n, seed=3, root=made) for split, n in (("train", 25), ("test", 2))]
+    assert script.main(["--n", "20", "--held-out", "3", "--root", str(made)]) == 0
+    assert len(load("teapot", "test", root=made).x) == 3
+    for before, (split, n) in zip(small, (("train", 25), ("test", 2))):
+        after = load("teapot", split, n=n, seed=3, root=made)
+        assert torch.equal(before.x, after.x) and torch.equal(before.y, after.y)
 
 
 def images_cut(folder):

@@ -366,8 +366,8 @@ TEAPOT_TRAIN = 20 # rows for training to one held-out row
 
 def load_teapot(
     split: str, # "train" or "test"
-    n: int | None, # size of a random subset, None for all in the order of the file
-    seed: int, # the run's seed, which chooses the subset
+    n: int | None, # the first n images, None for all in the order of the file
+    seed: int, # the run's seed, which orders the n images
     root: str | os.PathLike | None, # data folder, see data_root
 ) -> Split: # x (n, 3, 64, 64) uint8; y (n, 5) float32: azimuth and elevation in rad, red, green, blue
     """Rendered teapots and the factors that generate them.
@@ -379,9 +379,9 @@ def load_teapot(
     factors = open_array(folder / "factors.npy", (len(images), 5), np.float32)
     if not np.isfinite(factors).all():
         raise DataError(f"cannot use {folder / 'factors.npy'}: it has factors that are not finite; `python data_scripts/teapot.py` makes it")
-    first = len(images) - len(images) // (TEAPOT_TRAIN + 1)
     rows = np.arange(len(images))
-    keep = choose_rows(rows[:first] if split == "train" else rows[first:], n, seed, "teapot", split)
+    held_out = rows % (TEAPOT_TRAIN + 1) == TEAPOT_TRAIN
+    keep = choose_rows(rows[held_out if split == "test" else ~held_out][:n], n, seed, "teapot", split)
     return Split(torch.from_numpy(images[keep]), torch.from_numpy(np.array(factors[keep])))
 
 # %% ../nbs/03_data.ipynb #e683fbde

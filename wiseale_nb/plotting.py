@@ -6,7 +6,8 @@
 __all__ = ['STYLE', 'METADATA', 'METHODS', 'DIGIT_COLOURS', 'INK', 'PALE', 'PRIOR', 'POSTERIOR', 'AGGREGATE', 'FIGURE_1_METHODS',
            'FIGURE_1_NOTE', 'FIGURE_4_PANELS', 'FIGURE_4_LINES', 'FIGURE_6_PANELS', 'use_style', 'in_style', 'render',
            'Picture', 'save_figure', 'Method', 'method_style', 'check_columns', 'canvas', 'node', 'arrow', 'plate',
-           'network', 'figure_1', 'figure_2', 'figure_3', 'figure_4', 'figure_5a', 'figure_6']
+           'network', 'figure_1', 'figure_2', 'figure_3', 'figure_4', 'figure_5a', 'figure_5b', 'Walk',
+           'figure_traversal', 'figure_6']
 
 # %% ../nbs/06_plotting.ipynb #900054f2
 from collections.abc import Callable
@@ -483,6 +484,96 @@ def figure_5a(
         title = f"{wave['rule']}\n{wave['frequency']:.3g} Hz, $A$ = {wave['amplitude']:.2g}"
         axes[0, column].set_title(title, fontsize=7, pad=9)
         axes[-1, column].set_xlabel("$t$ (s)")
+    return fig
+
+# %% ../nbs/06_plotting.ipynb #20429cac
+def _image(
+    ax: Axes,  # a canvas
+    left: float,  # inches
+    bottom: float,  # inches
+    size: float,  # inches along a side
+    image: np.ndarray,  # (3, h, w) uint8
+) -> None:
+    "A square colour image on a canvas."
+    ax.imshow(image.transpose(1, 2, 0), extent=(left, left + size, bottom, bottom + size), aspect="auto")
+
+
+@in_style
+def figure_5b(
+    images: dict[str, np.ndarray],  # "input" and run names -> (k, 3, h, w) uint8
+    titles: list[str] | None = None,  # k texts of at most two lines above the columns
+) -> Figure:
+    """Paper's Figure 5b: the same held-out images as each method reconstructs them.
+
+    Raises ValueError for an unknown method, or if a method has other images than the input.
+    """
+    names = ["input", *_in_order(pd.Series([name for name in images if name != "input"]))]
+    shapes = {name: image.shape for name, image in images.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"figure 5b: all series need one shape, they have {shapes}")
+    number, size, step, left = len(images["input"]), 0.74, 0.78, 0.7
+    head = 0.34 if titles else 0.05
+    height = head + step * len(names)
+    fig = Picture(figsize=(left + step * number + 0.02, height))
+    ax = canvas(fig, 0, 0, left + step * number + 0.02, height)
+    for row, name in enumerate(names):
+        bottom = height - head - step * (row + 1) + 0.04
+        ax.text(left - 0.06, bottom + size / 2, METHODS[name].label if row else "input", ha="right", va="center")
+        for column, image in enumerate(images[name]):
+            _image(ax, left + step * column, bottom, size, image)
+    for column, title in enumerate(titles or []):
+        ax.text(left + step * column + size / 2, height - head + 0.03, title, ha="center", va="bottom", fontsize=7)
+    return fig
+
+# %% ../nbs/06_plotting.ipynb #7f4fc4cf
+class Walk(NamedTuple):
+    "What a method decodes along some latent axes around one image."
+    rebuilt: np.ndarray  # (3, h, w) uint8, from the posterior's mean
+    images: np.ndarray  # (a, n, 3, h, w) uint8
+    axis: np.ndarray  # (a,) numbers of the axes, from 0
+    z: np.ndarray  # (a, n) positions on the axis, at equal distances
+    mu: np.ndarray  # (a,) mean of the image's posterior
+    sigma: np.ndarray  # (a,) its standard deviation
+    ratio: np.ndarray  # (a,) spread of the means over mean width, over the held-out data
+
+
+def _scale(ax: Axes, left: float, right: float, y: float, z: np.ndarray, mu: float, sigma: float, colour: str) -> None:
+    "A line under a row of pictures whose middles stand at `z`: mean and standard deviation of a posterior, to scale."
+    def place(value):
+        return left + (right - left) * (value - z[0]) / (z[-1] - z[0])
+
+    low, high = (min(max(place(mu + side * sigma), left), right) for side in (-1, 1))
+    ax.plot([left, right], [y, y], color="#999999", linewidth=0.5, solid_capstyle="butt")
+    ax.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
+    ax.plot(place(mu), y, marker="o", markersize=3, color=INK, linestyle="")
+
+# %% ../nbs/06_plotting.ipynb #2219c3f3
+@in_style
+def figure_traversal(
+    given: np.ndarray,  # (3, h, w) uint8, the image around which the codes are moved
+    walks: dict[str, Walk],  # run name -> its walk
+) -> Figure:
+    "One latent axis a row, moved over the range of the aggregate; raises ValueError for an unknown method."
+    size, step, pitch, left = 0.52, 0.54, 0.66, 1.5
+    names = _in_order(pd.Series(list(walks)))
+    columns = max(walk.images.shape[1] for walk in walks.values())
+    height = sum(0.3 + pitch * len(walk.images) for walk in walks.values())
+    fig = Picture(figsize=(left + step * columns + 0.02, height))
+    ax, top = canvas(fig, 0, 0, left + step * columns + 0.02, height), height
+    for name in names:
+        walk, top = walks[name], top - 0.24
+        ax.text(0.04, top + 0.06, METHODS[name].label, va="bottom")
+        for row, (image, text) in enumerate(((given, "input"), (walk.rebuilt, "rebuilt"))):
+            _image(ax, 0.04, top - 0.56 - 0.72 * row, 0.56, image)
+            ax.text(0.32, top - 0.57 - 0.72 * row, text, fontsize=6, ha="center", va="top")
+        for row, images in enumerate(walk.images):
+            bottom = top - pitch * row - size
+            ax.text(left - 0.06, bottom + size / 2, f"$z_{{{walk.axis[row] + 1}}}$\nratio {walk.ratio[row]:.2g}", fontsize=7, ha="right", va="center")
+            for column, image in enumerate(images):
+                _image(ax, left + step * column, bottom, size, image)
+            ends = left + size / 2, left + step * (len(images) - 1) + size / 2
+            _scale(ax, *ends, bottom - 0.07, walk.z[row], walk.mu[row], walk.sigma[row], METHODS[name].colour)
+        top -= pitch * len(walk.images) + 0.06
     return fig
 
 # %% ../nbs/06_plotting.ipynb #687d395c
