@@ -206,7 +206,7 @@ def sinkhorn_divergence(
         f_y = (f_y + _soft_min(within_y, f_y, temperature)) / 2
     to_prior, to_self = _soft_min(_squared_distances(z, y), g, epsilon), _soft_min(_squared_distances(z, x), f_x, epsilon)
     from_prior, prior_self = _soft_min(_squared_distances(prior_z, x), f, epsilon), _soft_min(_squared_distances(prior_z, y), f_y, epsilon)
-    return (to_prior - to_self).mean() + (from_prior - prior_self).mean()
+    return sum((gain / len(gain)).sum() for gain in (to_prior - to_self, from_prior - prior_self))  # divided first: no overflow
 
 # %% ../nbs/01_loss.ipynb #9685466f
 def sinkhorn_ae_prior(
