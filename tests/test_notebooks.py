@@ -38,11 +38,12 @@ def test_minibatch_bias_refuses_sizes(tmp_path, given):
     assert done.returncode == 1 and "sizes must increase and divide n = 256" in done.stderr
 
 
-CITED = ("-p", "seeds", "[0]", "-p", "n", "256", "-p", "n_test", "128", "-p", "epochs", "2", "-p", "weights", "[1.0, 100.0]", "-p", "components", "[2]")
+CITED = ("-p", "seeds", "[0]", "-p", "n", "256", "-p", "n_test", "128", "-p", "epochs", "2", "-p", "weights", "[1.0, 100.0]",
+         "-p", "components", "[2]")
 
 
 def test_cited_methods(tmp_path):
-    """Every cited method trains at every weight; figure and data are written; the heavy weight brings the Sinkhorn auto-encoder nearer to the prior."""
+    """Every cited method trains at every weight; figure and data are written; a heavy weight brings the codes nearer to the prior."""
     done = study("37_cited_methods", tmp_path, *CITED)
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / f"cited_methods.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
