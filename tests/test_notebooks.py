@@ -38,7 +38,7 @@ def test_minibatch_bias_refuses_sizes(tmp_path, given):
     assert done.returncode == 1 and "sizes must increase and divide n = 256" in done.stderr
 
 
-CITED = ("-p", "seeds", "[0]", "-p", "n", "256", "-p", "n_test", "128", "-p", "epochs", "2", "-p", "weights", "[1.0, 100.0]",
+CITED = ("-p", "seeds", "[0]", "-p", "n", "256", "-p", "n_test", "128", "-p", "epochs", "20", "-p", "weights", "[1.0, 100.0]",
          "-p", "components", "[2]")
 
 
