@@ -63,3 +63,23 @@ def test_learning_with_eq15(tmp_path):
 def test_learning_with_eq15_refuses_sizes(tmp_path):
     done = study("34_learning_with_eq15", tmp_path, "-p", "n", "100")
     assert done.returncode == 1 and "n must be a multiple of 64" in done.stderr
+
+
+CITED = ("-p", "seeds", "[0]", "-p", "n", "256", "-p", "n_test", "128", "-p", "epochs", "20", "-p", "weights", "[1.0, 100.0]",
+         "-p", "components", "[2]")
+
+
+def test_cited_methods(tmp_path):
+    """Every cited method trains at every weight; figure and data are written; a heavy weight brings the codes nearer to the prior."""
+    done = study("37_cited_methods", tmp_path, *CITED)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"cited_methods.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    runs = pd.read_csv(tmp_path / "data" / "cited_methods.csv")
+    assert len(runs) == 14 and {"wae_gan", "wae_gan_added", "aae", "sinkhorn_ae", "gm_vae"} < set(runs.method)
+    sinkhorn = runs[runs.method == "sinkhorn_ae"].set_index("setting").sinkhorn
+    assert sinkhorn.loc["100"] < 0.7 * sinkhorn.loc["1"]
+
+
+def test_cited_methods_refuses_nothing_to_do(tmp_path):
+    done = study("37_cited_methods", tmp_path, *CITED[:-1], "[]")
+    assert done.returncode == 1 and "need an entry each" in done.stderr

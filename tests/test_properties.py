@@ -175,8 +175,10 @@ def test_objective_is_finite_and_agrees_with_float64(method, likelihood, batch):
     for dtype in (torch.float32, torch.float64):
         decoded_, mu, log_var = inputs = [t.to(dtype).requires_grad_() for t in (decoded, *batch)]
         z = mu + (0.5 * log_var).exp() * RANDN(mu.shape, generator=stream(3)).to(dtype)
+        network = objective.prior_network(mu.shape[1], stream(5))
+        network = {} if network is None else {"network": network.to(dtype)}
         with same_noise():
-            terms.append(objective(x.to(dtype), decoded_, mu, log_var, z, stream(4)))
+            terms.append(objective(x.to(dtype), decoded_, mu, log_var, z, stream(4), **network))
         assert_finite([*terms[-1], *torch.autograd.grad(terms[-1].objective, inputs)], dtype)
     ours, exact = terms
     assert abs(ours.prior - exact.prior) <= 1e-5 * size(*batch)
