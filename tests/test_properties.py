@@ -20,7 +20,9 @@ from wiseale_nb.aggregate import (
     kl_upper_bound_joint,
     sample_kl,
 )
-from wiseale_nb.loss import PRIOR_TERMS, make_objective
+from wiseale_nb.loss import AGGREGATE_KL, PRIOR_TERMS, make_objective
+from wiseale_nb.models import build
+from wiseale_nb.training import plain_step, pure_terms, record
 
 steady = settings(derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 RANDN = torch.randn
@@ -218,3 +220,20 @@ def test_objective_is_finite_and_agrees_with_float64(method, likelihood, batch):
     assert abs(ours.prior - exact.prior) <= 1e-5 * size(*batch)
     assert abs(ours.reconstruction - exact.reconstruction) <= 1e-5 * exact.reconstruction
     assert ours.objective == ours.reconstruction + ours.prior
+
+
+@pytest.mark.parametrize("prior", AGGREGATE_KL)
+def test_recorded_steps_are_the_plain_ones(prior):
+    """With every stand-in for the KL, for one network and for two that are stacked."""
+    networks = [build("sine", generator=stream(seed)) for seed in (0, 1)]
+    objective = make_objective("wiseale", likelihood="gaussian", prior=prior, prior_weight="per_sample")
+    x, noise = RANDN(2, 16, 1, 256, generator=stream(2)), RANDN(2, 1, 16, 4, generator=stream(3))
+    weights = [[p.detach() for p in network.parameters()] for network in networks]
+    step, stacked = torch.func.grad(pure_terms(networks[0], objective), has_aux=True), [torch.stack(w) for w in zip(*weights)]
+    together = record(torch.func.vmap(step), stacked, x, noise)(stacked, x, noise)
+    alone = record(step, weights[0], x[0], noise[0])
+    for k, network in enumerate(networks):
+        plain, values = plain_step(network, objective)(list(network.parameters()), x[k], noise[k])
+        for gradients, terms in (alone(weights[k], x[k], noise[k]), ([g[k] for g in together[0]], together[1][k])):
+            torch.testing.assert_close(terms, values, rtol=1e-5, atol=1e-4)
+            torch.testing.assert_close(list(gradients), list(plain), rtol=1e-3, atol=1e-4)
