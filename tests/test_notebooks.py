@@ -59,16 +59,16 @@ def test_how_wrong(tmp_path):
 
 def test_tighter_bound(tmp_path):
     """Bounds of one batch are in order, and the smaller upper bound depends on dimension and width; one row a network."""
-    done = study("33_tighter_bound", tmp_path, *SMALL, "-p", "priors", "['upper_bound', 'best']")
+    done = study("33_tighter_bound", tmp_path, *SMALL)
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / f"tighter_bound.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
     slack = pd.read_csv(tmp_path / "data" / "tighter_bound_slack.csv")
     smaller = (slack["pairs"] < slack["Eq. 21"]).groupby(slack["d_z"])
     assert smaller.all()[64] and not smaller.all()[2] and smaller.any()[1]
     runs = pd.read_csv(tmp_path / "data" / "tighter_bound.csv")
-    assert runs["prior"].tolist() == ["upper_bound", "best"]
+    assert runs["prior"].tolist() == ["upper_bound", "pairwise", "best", "monte_carlo"]
     assert (runs["pairs, lower"] < runs["best"]).all() and (runs["best"] <= runs[["pairs", "Eq. 21"]].min(axis=1) + 1e-6).all()
-    assert runs["nll"].nunique() == 2  # they trained with different terms
+    assert runs["aevb_kl"].nunique() >= 3  # they trained with different terms; `best` may have been `pairwise` all the way
 
 
 def test_studies_refuse_runs(tmp_path):
