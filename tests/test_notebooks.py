@@ -83,3 +83,43 @@ def test_cited_methods(tmp_path):
 def test_cited_methods_refuses_nothing_to_do(tmp_path):
     done = study("37_cited_methods", tmp_path, *CITED[:-1], "[]")
     assert done.returncode == 1 and "need an entry each" in done.stderr
+
+
+SMALL = (*TINY[:-1], "2")  # two epochs
+
+
+def test_how_wrong(tmp_path):
+    """The map of Eq. 21's error has its limits; figure and data are written."""
+    done = study("32_how_wrong", tmp_path, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"how_wrong.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    one_width = pd.read_csv(tmp_path / "data" / "how_wrong_map.csv").query("tau == 0")
+    assert one_width.query("width > 9 or width < 0.002 and d_z > 2")["error"].between(0.95, 1.05).all()
+    least = one_width.groupby(["d_z", "M"])["error"].min()
+    assert least[1, 1024] < 0.1 < 0.9 < least[64, 64] and (least[1].diff().dropna() < 0).all()
+    terms = pd.read_csv(tmp_path / "data" / "how_wrong_reconstruction.csv")
+    assert (terms["Eq. 16"] >= terms[["Eq. 15", "Eq. 17"]].max(axis=1)).all() and terms["own share"].between(0, 1).all()
+    weights = pd.read_csv(tmp_path / "data" / "how_wrong_weights.csv")
+    assert (weights["N/M"] == 4).all() and weights["ratio"].between(3.9, 8).all()
+    assert len(pd.read_csv(tmp_path / "data" / "how_wrong.csv")) == 2
+
+
+def test_tighter_bound(tmp_path):
+    """Bounds of one batch are in order, and the smaller upper bound depends on dimension and width; one row a network."""
+    done = study("33_tighter_bound", tmp_path, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"tighter_bound.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    slack = pd.read_csv(tmp_path / "data" / "tighter_bound_slack.csv")
+    smaller = (slack["pairs"] < slack["Eq. 21"]).groupby(slack["d_z"])
+    assert smaller.all()[64] and not smaller.all()[2] and smaller.any()[1]
+    runs = pd.read_csv(tmp_path / "data" / "tighter_bound.csv")
+    assert runs["prior"].tolist() == ["upper_bound", "pairwise", "best", "monte_carlo"]
+    assert (runs["pairs, lower"] < runs["best"]).all() and (runs["best"] <= runs[["pairs", "Eq. 21"]].min(axis=1) + 1e-6).all()
+    assert runs["aevb_kl"].nunique() >= 3  # they trained with different terms; `best` may have been `pairwise` all the way
+
+
+def test_studies_refuse_runs(tmp_path):
+    done = study("33_tighter_bound", tmp_path, "-p", "methods", "['aevb']")
+    assert done.returncode == 1 and "no WiSE-ALE runs of config: mnist aevb, sine aevb" in done.stderr
+    done = study("32_how_wrong", tmp_path, "-p", "methods", "['vae']")
+    assert done.returncode == 1 and "not in config: ['mnist vae', 'sine vae']" in done.stderr

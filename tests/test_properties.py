@@ -9,8 +9,28 @@ from hypothesis import strategies as st
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from wiseale_nb import aggregate
-from wiseale_nb.aggregate import aggregate_log_prob, kl_moment_matched, kl_monte_carlo, kl_upper_bound, kl_upper_bound_joint, sample_kl
-from wiseale_nb.loss import PRIOR_TERMS, bernoulli_nll, bernoulli_nll_table, gaussian_nll, gaussian_nll_table, make_objective
+from wiseale_nb.aggregate import (
+    aggregate_log_prob,
+    kl_best_bound,
+    kl_moment_matched,
+    kl_monte_carlo,
+    kl_pairwise_bound,
+    kl_pairwise_lower_bound,
+    kl_upper_bound,
+    kl_upper_bound_joint,
+    sample_kl,
+)
+from wiseale_nb.loss import (
+    AGGREGATE_KL,
+    PRIOR_TERMS,
+    bernoulli_nll,
+    bernoulli_nll_table,
+    gaussian_nll,
+    gaussian_nll_table,
+    make_objective,
+)
+from wiseale_nb.models import build
+from wiseale_nb.training import plain_step, pure_terms, record
 
 steady = settings(derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 RANDN = torch.randn
@@ -62,6 +82,8 @@ FUNCTIONS = {
     "kl_upper_bound": kl_upper_bound,
     "kl_upper_bound_joint": kl_upper_bound_joint,
     "kl_moment_matched": kl_moment_matched,
+    "kl_pairwise_bound": kl_pairwise_bound,
+    "kl_pairwise_lower_bound": kl_pairwise_lower_bound,
     "kl_monte_carlo": monte_carlo,
     "aggregate_log_prob": lambda mu, log_var: mean(aggregate_log_prob(mu.detach().flip(0), mu, log_var)),
     "aggregate_log_prob at 0": lambda mu, log_var: aggregate_log_prob(torch.zeros_like(mu[0]), mu, log_var),
@@ -133,6 +155,13 @@ def test_values_are_the_formulas(batch):
     cross_entropy = mean(0.5 * (log_var.exp() + mu.square() + math.log(2 * math.pi)).sum(1))
     assert abs(kl_upper_bound(mu, log_var) - mean(overlap.logsumexp(1) - math.log(len(mu))) - cross_entropy) <= rounding
     assert abs(kl_upper_bound_joint(mu, log_var) - overlap.flatten().logsumexp(0) + 2 * math.log(len(mu)) - cross_entropy) <= rounding
+    ratio = torch.logaddexp(log_var[:, None], log_var) - 0.5 * (log_var[:, None] + log_var) - math.log(2)  # of means of variances
+    distance = 0.25 * (mu[:, None] - mu).square() / (log_var.exp()[:, None] + log_var.exp()) + 0.5 * ratio  # Bhattacharyya's
+    pairs = (-distance.sum(-1)).logsumexp(1) - math.log(len(mu))
+    assert abs(kl_pairwise_bound(mu, log_var) - mean(sample_kl(mu, log_var) + pairs)) <= rounding
+    to_others = kl_divergence(Normal(mu[:, None], posteriors.scale[:, None]), posteriors).sum(-1)
+    pairs = (-to_others).logsumexp(1) - math.log(len(mu))
+    assert abs(kl_pairwise_lower_bound(mu, log_var) - mean(sample_kl(mu, log_var) + pairs)) <= rounding
     mixture = MixtureSameFamily(Categorical(torch.ones_like(mu[:, 0])), Independent(posteriors, 1))
     torch.testing.assert_close(aggregate_log_prob(mu, mu, log_var), mixture.log_prob(mu), rtol=1e-9, atol=1e-9)
     covariance = torch.diag(log_var.exp().mean(0)) + mu.T.cov(correction=0).reshape(mu.shape[1], -1)
@@ -152,14 +181,31 @@ def test_bounds_are_in_order(batch):
     assert kl <= upper + 6 * error + rounding
     assert kl <= mean(sample_kl(*batch)) + 6 * error + rounding
     assert upper <= joint + rounding and lower <= upper + rounding
+    pairs_lower, pairs, best = (f(*batch) for f in (kl_pairwise_lower_bound, kl_pairwise_bound, kl_best_bound))
+    assert pairs_lower - rounding <= kl + 6 * error and kl <= pairs + 6 * error + rounding
+    assert pairs_lower <= pairs + rounding and pairs <= mean(sample_kl(*batch)) + rounding
+    assert best == min(upper, pairs)
 
 
 @steady
+@given(batches())
+def test_bounds_by_pairs_are_exact_at_both_ends(batch):
+    mu, log_var = batch
+    M, rounding = len(mu), 1e-13 * size(*batch)
+    alike = mu[:1].expand_as(mu), log_var[:1].expand_as(mu)
+    far = 1e3 * torch.arange(M).double()[:, None] + 0.1 * mu, log_var.clamp(max=0)  # 800 sigma or more apart
+    for bound in (kl_pairwise_bound, kl_pairwise_lower_bound, kl_best_bound):
+        assert abs(bound(*alike) - sample_kl(*alike)[0]) <= rounding
+        assert abs(bound(*far) - mean(sample_kl(*far)) + math.log(M)) <= 1e-13 * size(*far)
+
+
+@pytest.mark.parametrize("bound", [kl_upper_bound, kl_pairwise_bound, kl_pairwise_lower_bound])
+@steady
 @given(batches(), st.integers(0, 99))
-def test_order_of_samples_does_not_matter(batch, seed):
+def test_order_of_samples_does_not_matter(bound, batch, seed):
     order = torch.randperm(len(batch[0]), generator=stream(seed))
-    value, *gradients = results(kl_upper_bound, *batch)
-    permuted = results(kl_upper_bound, *(t[order] for t in batch))
+    value, *gradients = results(bound, *batch)
+    permuted = results(bound, *(t[order] for t in batch))
     assert_same(permuted, (value, *(g[order] for g in gradients)), *(t[order] for t in batch), eps=2**-52)
 
 
@@ -243,3 +289,20 @@ def test_other_reconstructions(reconstruction, case, seed):
         assert exact <= objective.nll(x, decoded).mean() + math.log(len(x)) + rounding
     order = torch.randperm(len(x), generator=stream(seed))
     assert abs(objective.reconstruct(x, decoded[order]) - exact) <= rounding
+
+
+@pytest.mark.parametrize("prior", AGGREGATE_KL)
+def test_recorded_steps_are_the_plain_ones(prior):
+    """With every stand-in for the KL, for one network and for two that are stacked."""
+    networks = [build("sine", generator=stream(seed)) for seed in (0, 1)]
+    objective = make_objective("wiseale", likelihood="gaussian", prior=prior, prior_weight="per_sample")
+    x, noise = RANDN(2, 16, 1, 256, generator=stream(2)), RANDN(2, 1, 16, 4, generator=stream(3))
+    weights = [[p.detach() for p in network.parameters()] for network in networks]
+    step, stacked = torch.func.grad(pure_terms(networks[0], objective), has_aux=True), [torch.stack(w) for w in zip(*weights)]
+    together = record(torch.func.vmap(step), stacked, x, noise)(stacked, x, noise)
+    alone = record(step, weights[0], x[0], noise[0])
+    for k, network in enumerate(networks):
+        plain, values = plain_step(network, objective)(list(network.parameters()), x[k], noise[k])
+        for gradients, terms in (alone(weights[k], x[k], noise[k]), ([g[k] for g in together[0]], together[1][k])):
+            torch.testing.assert_close(terms, values, rtol=1e-5, atol=1e-4)
+            torch.testing.assert_close(list(gradients), list(plain), rtol=1e-3, atol=1e-4)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_DENSE', 'Operands', 'aggregate_log_prob', 'kl_of_draws', 'kl_monte_carlo', 'kl_upper_bound', 'sample_kl',
-           'kl_upper_bound_joint', 'kl_moment_matched']
+           'kl_upper_bound_joint', 'kl_moment_matched', 'kl_pairwise_bound', 'kl_best_bound', 'kl_pairwise_lower_bound']
 
 # %% ../nbs/00_derivation.ipynb #444b013e
 import math
@@ -55,14 +55,17 @@ def _pair_sums(mu: Tensor) -> type[torch.autograd.Function]:
     return _TiledLogSums
 
 # %% ../nbs/00_derivation.ipynb #7d1441a9
-def _density_log_sums(z: Tensor, step: Tensor | None, mu: Tensor, log_var: Tensor) -> Tensor:
-    """log of the sum over j of N(z + step | mu_j, exp(log_var_j)), plus (d_z/2) log 2 pi, at every point."""
+def _density_log_sums(z: Tensor, step: Tensor | None, mu: Tensor, log_var: Tensor, level: Tensor | None = None) -> Tensor:
+    """log of the sum over j of exp(level_j) N(z + step | mu_j, exp(log_var_j)), plus (d_z/2) log 2 pi, at every point."""
     if _many_pairs(z if step is None else step, mu):
+        if level is not None:
+            return _TiledLogSums.apply(mu, log_var, z, step, level)
         return _pair_sums(mu).apply(mu, log_var, z, step)
     offset = z[..., None, :] - mu
     if step is not None:
         offset = offset + step[..., None, :]
-    return _log_normal(offset, log_var).logsumexp(-1)
+    log = _log_normal(offset, log_var)
+    return (log if level is None else log + level).logsumexp(-1)
 
 
 def aggregate_log_prob(
@@ -131,11 +134,14 @@ def _log_overlap(mu: Tensor, log_var: Tensor) -> Tensor:
     return _log_normal(mu[:, None] - mu, (var[:, None] + var).log())
 
 
-def _overlap_log_sums(mu: Tensor, log_var: Tensor) -> Tensor:
-    """(M,): log of the sum over j of the integral of q(z|x_i) q(z|x_j) over z, plus (d_z/2) log 2 pi."""
+def _overlap_log_sums(mu: Tensor, log_var: Tensor, level: Tensor | None = None) -> Tensor:
+    """(M,): log of the sum over j of e^(level_i + level_j) times the integral of q(z|x_i) q(z|x_j), plus (d_z/2) log 2 pi."""
     if _many_pairs(mu, mu):
+        if level is not None:
+            return _TiledLogSums.apply(mu, log_var, None, None, level)
         return _pair_sums(mu).apply(mu, log_var, None, None)
-    return _log_overlap(mu, log_var).logsumexp(1)
+    log = _log_overlap(mu, log_var)
+    return (log if level is None else log + level + level[:, None]).logsumexp(1)
 
 
 def _cross_entropy(mu: Tensor, log_var: Tensor) -> Tensor:
@@ -204,6 +210,49 @@ def kl_moment_matched(
     trace = log_d.exp().sum() + m.square().mean(0).sum()  # tr(Sigma) + m^T m
     return (0.5 * (trace - m.shape[1] - log_det)).to(mu)
 
+# %% ../nbs/00_derivation.ipynb #7cb4746a
+def kl_pairwise_bound(
+    mu: Tensor,  # (M, d_z) posterior means
+    log_var: Tensor,  # (M, d_z) log variances of the posteriors
+) -> Tensor:  # 0-dim, nats
+    """Upper bound of KL[aggregate posterior || N(0, I)] by the Bhattacharyya coefficients of all pairs; <= AEVB's mean KL.
+
+    Exact for coinciding and for separated posteriors; between, Eq. 21 can be smaller.
+    Costs M * M * d_z operations. Large inputs are evaluated in tiles, in memory for a few times M * d_z numbers.
+    Raises ValueError for a wrong shape or dtype.
+    """
+    _check(mu, log_var)
+    level = 0.25 * (log_var + math.log(2)).sum(-1)
+    log_mean_coefficient = _overlap_log_sums(mu / math.sqrt(2), log_var, level) - math.log(len(mu))  # (M,)
+    return _mean(sample_kl(mu, log_var) + log_mean_coefficient)
+
+
+def kl_best_bound(
+    mu: Tensor,  # (M, d_z) posterior means
+    log_var: Tensor,  # (M, d_z) log variances of the posteriors
+) -> Tensor:  # 0-dim, nats
+    """The smaller of `kl_upper_bound` (Eq. 21) and `kl_pairwise_bound`: an upper bound, never above AEVB's mean KL.
+
+    Costs, memory and errors as theirs.
+    """
+    return torch.minimum(kl_upper_bound(mu, log_var), kl_pairwise_bound(mu, log_var))
+
+# %% ../nbs/00_derivation.ipynb #505b8d1e
+def kl_pairwise_lower_bound(
+    mu: Tensor,  # (M, d_z) posterior means
+    log_var: Tensor,  # (M, d_z) log variances of the posteriors
+) -> Tensor:  # 0-dim, nats
+    """Lower bound of KL[aggregate posterior || N(0, I)] by the KL divergences of all pairs.
+
+    Exact for coinciding and for separated posteriors; between, it can be below `kl_moment_matched`.
+    Costs M * M * 2 d_z operations. Large inputs are evaluated in tiles, in memory for a few times M * d_z numbers.
+    Raises ValueError for a wrong shape or dtype.
+    """
+    _check(mu, log_var)
+    points, centres = torch.cat([mu, torch.exp(0.5 * log_var)], 1), torch.cat([mu, torch.zeros_like(mu)], 1)
+    log_sums = _density_log_sums(points, None, centres, torch.cat([log_var, log_var], 1), 0.5 * log_var.sum(-1))
+    return _mean(log_sums - math.log(len(mu)) + _cross_entropy(mu, log_var))
+
 # %% ../nbs/00_derivation.ipynb #ce291264
 Operands = tuple[Tensor, ...]  # what is known of each row, or of each column: tensors (d_z, n)
 
@@ -237,7 +286,7 @@ def _add_log_sum(total: Tensor, x: Tensor, dim: int) -> Tensor:
 
 # %% ../nbs/00_derivation.ipynb #3d303415
 def _overlap_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: bool) -> Operands:
-    """Log overlaps of posteriors x = (mu, var) and y = (mu, var), with the variances multiplied in groups."""
+    """Log overlaps of posteriors x, y = (mu, var) or (mu, var, level), with the variances multiplied in groups."""
     big = 0.5 * torch.finfo(work.dtype).max ** 0.5
     offset, slope, var = work
     torch.sub(x[0], y[0], out=offset)
@@ -245,7 +294,10 @@ def _overlap_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: 
     log = sum(part.prod(0).log_() for part in var.split(group))
     precision = var.reciprocal_()
     torch.mul(offset, precision, out=slope)
-    log = log.add_(offset.mul_(slope).sum(0)).mul_(-0.5).clamp_(min=-big)
+    log = log.add_(offset.mul_(slope).sum(0)).mul_(-0.5)
+    if len(x) == 3:
+        log += x[2][0] + y[2][0]
+    log.clamp_(min=-big)
     if not backward:
         return (log,)
     slope.clamp_(-big, big)
@@ -253,14 +305,17 @@ def _overlap_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: 
 
 
 def _density_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: bool) -> Operands:
-    """Log densities at points x = (z, step) or (z,) of posteriors y = (mu, log_var, 1 / sigma)."""
+    """Log densities at points x = (z, step) or (z,) of posteriors y = (mu, log_var, 1 / sigma) and perhaps a level."""
     far = torch.finfo(work.dtype).max ** 0.5 / 1e3  # as in _log_normal, and no gradient from beyond, as there
     r, slope, square = work
     torch.sub(x[0], y[0], out=r)
     if len(x) == 2:
         r += x[1]
     r.mul_(y[2]).clamp_(-far, far)
-    log = (torch.mul(r, r, out=square).sum(0) + y[1].sum(0)).mul_(-0.5)
+    distance = torch.mul(r, r, out=square).sum(0)
+    log = (distance + y[1].sum(0)).mul_(-0.5)
+    if len(y) == 4:
+        log += y[3][0]
     if not backward:
         return (log,)
     if log.amin() < -0.25 * far**2:
@@ -270,23 +325,27 @@ def _density_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: 
 
 # %% ../nbs/00_derivation.ipynb #ae26c282
 class _TiledLogSums(torch.autograd.Function):
-    """`_density_log_sums(z, step, mu, log_var)` in tiles; with z None, `_overlap_log_sums(mu, log_var)`."""
+    """`_density_log_sums(z, step, mu, log_var, level)` in tiles; with z None, `_overlap_log_sums(mu, log_var, level)`."""
 
     @staticmethod
-    def operands(mu, log_var, z, step):
+    def operands(mu, log_var, z, step, level):
         """Rows and columns of the matrix, as tensors (d_z, n); the function of a tile; dimensions in a product."""
+        levels = () if level is None else (level[None],)
         if z is None:
-            posteriors = mu.T.contiguous(), log_var.exp().clamp(min=torch.finfo(mu.dtype).tiny).T.contiguous()
+            posteriors = mu.T.contiguous(), log_var.exp().clamp(min=torch.finfo(mu.dtype).tiny).T.contiguous(), *levels
             most = log_var.abs().max().item() + 0.7  # log(v + v) = log_var + 0.69
             room = math.log(torch.finfo(mu.dtype).max) / most
             return posteriors, posteriors, _overlap_tile, max(1, int(room))
         points = (z,) if step is None else (z.expand_as(step), step)
         points = tuple(p.reshape(-1, mu.shape[1]).T.contiguous().to(mu) for p in points)
-        return points, tuple(t.T.contiguous() for t in (mu, log_var, (-0.5 * log_var).exp())), _density_tile, 1
+        columns = (t.T.contiguous() for t in (mu, log_var, (-0.5 * log_var).exp()))
+        return points, (*columns, *levels), _density_tile, 1
 
     @staticmethod
-    def forward(ctx: FunctionCtx, mu: Tensor, log_var: Tensor, z: Tensor | None, step: Tensor | None) -> Tensor:
-        x, y, tile, group = _TiledLogSums.operands(mu, log_var, z, step)
+    def forward(
+        ctx: FunctionCtx, mu: Tensor, log_var: Tensor, z: Tensor | None, step: Tensor | None, level: Tensor | None = None
+    ) -> Tensor:
+        x, y, tile, group = _TiledLogSums.operands(mu, log_var, z, step, level)
         sums, tops = mu.new_full(x[0].shape[1:], -math.inf), []
         for i, j, *tile_operands in _tiles(x, y):
             (log,) = tile(*tile_operands, group, False)
@@ -294,17 +353,18 @@ class _TiledLogSums(torch.autograd.Function):
             sums[i] = _add_log_sum(sums[i], log, 1)
             if z is None and i != j:
                 sums[j] = _add_log_sum(sums[j], log, 0)
-        ctx.save_for_backward(mu, log_var, z, step, sums, torch.stack(tops))
+        ctx.save_for_backward(mu, log_var, z, step, level, sums, torch.stack(tops))
         return sums.view(mu.shape[:1] if z is None else (z if step is None else step).shape[:-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        mu, log_var, z, step, sums, tops = ctx.saved_tensors
-        x, y, tile, group = _TiledLogSums.operands(mu, log_var, z, step)
+        mu, log_var, z, step, level, sums, tops = ctx.saved_tensors
+        x, y, tile, group = _TiledLogSums.operands(mu, log_var, z, step, level)
         g = gradient.reshape(-1)
         grad_y, grad_var = torch.zeros_like(y[0]), torch.zeros_like(y[0])
         grad_x = grad_y if z is None else torch.zeros_like(x[0])
+        grad_level = None if level is None else torch.zeros_like(level)
         underflow = math.log(2 * torch.finfo(mu.dtype).tiny)
         for top, (i, j, *tile_operands) in zip(tops.tolist(), _tiles(x, y)):
             if top - min(sums[i].min(), sums[j].min() if z is None else math.inf) < underflow:
@@ -313,12 +373,16 @@ class _TiledLogSums(torch.autograd.Function):
             weight = _exp_(log - sums[i, None]).mul_(g[i, None])
             if z is None and i != j:
                 weight += _exp_(log.sub_(sums[j])).mul_(g[j])
+            if level is not None:
+                grad_level[j] += weight.sum(0)
+                if z is None:
+                    grad_level[i] += weight.sum(1)
             grad_x[:, i] -= slope.mul_(weight).sum(2)
             grad_y[:, j] += slope.sum(1)
             grad_var[:, j] += curve.mul_(weight).sum(1)
             if z is None:
                 grad_var[:, i] += curve.sum(2)
         if z is None:
-            return grad_y.T, (0.5 * grad_var * y[1]).T, None, None
+            return grad_y.T, (0.5 * grad_var * y[1]).T, None, None, grad_level
         grad_x = grad_x.T.reshape((z if step is None else step).shape)
-        return grad_y.T, 0.5 * grad_var.T, grad_x.sum_to_size(z.shape), None if step is None else grad_x
+        return grad_y.T, 0.5 * grad_var.T, grad_x.sum_to_size(z.shape), None if step is None else grad_x, grad_level

@@ -25,7 +25,7 @@ from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
-from .aggregate import kl_moment_matched, kl_of_draws, kl_upper_bound, kl_upper_bound_joint, sample_kl
+from .aggregate import kl_best_bound, kl_moment_matched, kl_of_draws, kl_pairwise_bound, kl_upper_bound, kl_upper_bound_joint, sample_kl
 
 # %% ../nbs/01_loss.ipynb #52233565
 Likelihood = Literal["bernoulli", "gaussian"]
@@ -159,6 +159,8 @@ AGGREGATE_KL = {
     "upper_bound": kl_upper_bound,
     "joint": kl_upper_bound_joint,
     "moment_matched": kl_moment_matched,
+    "pairwise": kl_pairwise_bound,
+    "best": kl_best_bound,
 }
 
 # %% ../nbs/01_loss.ipynb #95bf084f
