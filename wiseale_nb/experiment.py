@@ -370,6 +370,7 @@ class Figure:
     dataset: str | None = None  # the data set whose runs it reads; None if nothing is trained
     methods: tuple[str, ...] = ()  # the methods of those runs
     all_seeds: bool = False  # all seeds of the profile, or only the first
+    every: tuple[str, ...] = ()  # instead: data sets of which it reads every run, where the profile has them
 
 # %% ../nbs/07_experiment.ipynb #a7436ede
 FIGURES = {
@@ -380,6 +381,7 @@ FIGURES = {
     "figure_5a": Figure("25_figure_5.ipynb", ("figure_5a.csv",), "sine", ("aevb", "beta_vae", "wiseale")),
     "figure_6": Figure("26_figure_6.ipynb", ("figure_6.csv",), "sine",
                        ("aevb", "beta_vae", "beta_vae_inverse_m", "wiseale", "wiseale_per_sample"), all_seeds=True),
+    "claims": Figure("30_claims.ipynb", ("claims_values.csv", "claims_pairs.csv", "claims_runs.csv"), every=("sine", "mnist", "teapot")),
 }
 FORMATS = ("pdf", "png", "svg")
 
@@ -397,6 +399,8 @@ def figure_runs(
 ) -> list[tuple[str, str, int]]:  # data set, method and seed of each run
     "The runs that a figure is drawn from."
     figure = FIGURES[name]
+    if figure.every:
+        return [run for run in profile_runs(config) if run[0] in figure.every]
     seeds = config[figure.dataset]["seeds"] if figure.dataset else []
     return [(figure.dataset, m, k) for m in figure.methods for k in (seeds if figure.all_seeds else seeds[:1])]
 
