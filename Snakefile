@@ -84,9 +84,10 @@ for name, figure in FIGURES.items():
             name
         input:
             notebook=f"nbs/{figure.notebook}",
-            modules=modules("aggregate", "plotting", "experiment", *(("data", "models", "evaluation") if figure.dataset else ())),
+            modules=modules("aggregate", "plotting", "experiment", *(("data", "models", "evaluation") if figure.dataset or figure.every else ()),
+                            *(("representation",) if figure.every else ())),
             runs=run_files(*experiment.figure_runs(name, SETTINGS)),
-            data=MNIST if figure.dataset == "mnist" else [],
+            data=MNIST if figure.dataset == "mnist" or "mnist" in figure.every and "mnist" in SETTINGS else [],
         output:
             drawn(name),
             executed=RUNS / "figures" / f"{name}.ipynb",
