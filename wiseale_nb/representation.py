@@ -7,7 +7,7 @@ __all__ = ['STEP', 'aggregate_draws', 'aggregate_std', 'decode_mean', 'decoder_s
            'neighbour_scores', 'clean_waves', 'sine_errors', 'gradient_magnitude', 'band_power', 'dci', 'mig',
            'difference', 'level']
 
-# %% ../nbs/05a_representation.ipynb #3514122d
+# %% ../nbs/05a_representation.ipynb #596ebf7a
 import math
 
 import numpy as np
@@ -20,7 +20,7 @@ from .evaluation import _mean_of, bhattacharyya_coefficient, evaluating, OVERLAP
 from .loss import Likelihood
 from .models import reparameterize
 
-# %% ../nbs/05a_representation.ipynb #112a71d3
+# %% ../nbs/05a_representation.ipynb #a65c2a99
 def aggregate_draws(
     mu: Tensor,  # (N, d_z) posterior means
     log_var: Tensor,  # (N, d_z) posterior log-variances
@@ -40,7 +40,7 @@ def aggregate_std(
     "Standard deviation of the aggregate posterior along each axis."
     return (log_var.exp().mean(0) + mu.var(0, correction=0)).sqrt()
 
-# %% ../nbs/05a_representation.ipynb #7b2f18c4
+# %% ../nbs/05a_representation.ipynb #484e9195
 def decode_mean(
     model: nn.Module,  # with decode
     z: Tensor,  # (n, d_z) codes
@@ -65,7 +65,7 @@ def decoder_slopes(
     with evaluating(model):
         return torch.cat([slopes(rows) for rows in z.split(batch_size)])
 
-# %% ../nbs/05a_representation.ipynb #4b9fb233
+# %% ../nbs/05a_representation.ipynb #54f9b12a
 STEP = 0.1  # length of the latent step, in units of z or of the aggregate's standard deviation
 
 
@@ -91,7 +91,7 @@ def smoothness(
     found |= {name: relative((y - x).square().mean().sqrt().item()) for name, y in moved.items()}
     return found | {"width": ((0.5 * log_var).exp().mean(0) / s).mean().item(), "decoding_spread": spread}
 
-# %% ../nbs/05a_representation.ipynb #9f71e82d
+# %% ../nbs/05a_representation.ipynb #1ed1bcb6
 def _region(mu, log_var, generator, n):
     "Points of the occupied region with log weights: their share of its volume."
     h = aggregate_std(mu, log_var) * len(mu) ** (-1 / (mu.shape[1] + 4))
@@ -108,7 +108,7 @@ def _islands(mu, log_var):
     linked = bhattacharyya_coefficient(mu, log_var, mu, log_var) > OVERLAP_THRESHOLD
     return connected_components(linked.numpy(), directed=False)[0]
 
-# %% ../nbs/05a_representation.ipynb #22e1b9d7
+# %% ../nbs/05a_representation.ipynb #385e779f
 def compactness(
     mu: Tensor,  # (N, d_z) posterior means, on the CPU
     log_var: Tensor,  # (N, d_z) posterior log-variances
@@ -125,7 +125,7 @@ def compactness(
     log_volume = log_w.logsumexp(0).item() - math.log(n)
     return {"coverage": w[distance <= 4].sum().item(), "islands": _islands(mu, log_var) / len(mu), "radius": math.exp((log_volume - log_prior) / d)}
 
-# %% ../nbs/05a_representation.ipynb #002349b7
+# %% ../nbs/05a_representation.ipynb #3145dda1
 def separation(
     mu: Tensor,  # (N, d_z) posterior means, N >= 2
     log_var: Tensor,  # (N, d_z) posterior log-variances
@@ -137,7 +137,7 @@ def separation(
     inner, outer = overlap[order[:half]], overlap[order[half:]]
     return {"neighbour_overlap": overlap.mean().item(), "overlap_inner": inner.mean().item(), "overlap_outer": outer.mean().item()}
 
-# %% ../nbs/05a_representation.ipynb #3699aa95
+# %% ../nbs/05a_representation.ipynb #a5483f67
 def neighbour_scores(
     codes: Tensor,  # (N, d_z) posterior means
     targets: dict[str, np.ndarray],  # name -> (N,) labels, or (N,) or (N, k) factors
@@ -149,7 +149,7 @@ def neighbour_scores(
     kinds = {name: KNeighborsClassifier if np.issubdtype(y.dtype, np.integer) else KNeighborsRegressor for name, y in targets.items()}
     return {name: kinds[name](k).fit(z[:half], y[:half]).score(z[half:], y[half:]) for name, y in targets.items()}
 
-# %% ../nbs/05a_representation.ipynb #b30f5925
+# %% ../nbs/05a_representation.ipynb #0dc32347
 def clean_waves(
     y: Tensor,  # (N, 3) frequency in Hz, phase in rad, amplitude
 ) -> Tensor:  # (N, 256)
@@ -172,7 +172,7 @@ def sine_errors(
                "amplitude_error": (fitted - y[:, 2]).abs(), "amplitude_ratio": fitted / y[:, 2]}
     return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
 
-# %% ../nbs/05a_representation.ipynb #443ccd85
+# %% ../nbs/05a_representation.ipynb #a635f20c
 def gradient_magnitude(
     x: Tensor,  # (M, channels, height, width) pictures, float
 ) -> Tensor:  # (M,) mean over pixels and channels, per pixel
@@ -193,7 +193,7 @@ def band_power(
     band[0, 0] = bands  # the mean, and the corners beyond half a cycle, belong to no band
     return torch.stack([(power * (band == b)).flatten(1).sum(1) for b in range(bands)], 1)
 
-# %% ../nbs/05a_representation.ipynb #ef033e5e
+# %% ../nbs/05a_representation.ipynb #a1cb2f5e
 def _one_minus_entropy(p, axis):
     "1 - entropy of normalised importances along an axis, in base its length; 0 where there is none."
     total = p.sum(axis, keepdims=True)
@@ -219,7 +219,7 @@ def dci(
     return {"dci_disentanglement": float(weights @ _one_minus_entropy(R, 1)), "dci_completeness": float(_one_minus_entropy(R, 0).mean()),
             "dci_informativeness": float(np.mean(scores))}
 
-# %% ../nbs/05a_representation.ipynb #38e87bc4
+# %% ../nbs/05a_representation.ipynb #46b61564
 def mig(
     codes: Tensor,  # (N, d_z) posterior means, d_z >= 2
     factors: Tensor,  # (N, n_factors)
@@ -237,7 +237,7 @@ def mig(
         gaps.append((first - second) / mutual_info_score(y, y))
     return float(np.mean(gaps))
 
-# %% ../nbs/05a_representation.ipynb #7baf5609
+# %% ../nbs/05a_representation.ipynb #101863b0
 def difference(
     one: pd.Series,  # a method's values, by seed
     two: pd.Series,  # another's; seeds that only one of them has are left out
@@ -260,7 +260,7 @@ def difference(
     worth = abs(d.mean()) >= (0.01 * max(abs(one.mean()), abs(two.mean())) if least is None else least)
     return ("open" if not (sure and worth) else "smaller" if d.mean() < 0 else "larger"), len(d), p
 
-# %% ../nbs/05a_representation.ipynb #701dc9de
+# %% ../nbs/05a_representation.ipynb #38a3d9e0
 def level(
     values: pd.Series,  # by seed
     limit: float,
