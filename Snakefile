@@ -101,9 +101,10 @@ for name, figure in FIGURES.items():
             name
         input:
             notebook=f"nbs/{figure.notebook}",
-            modules=modules("aggregate", "plotting", "experiment", *(("data", "models", "evaluation") if figure.dataset else ())),
+            modules=modules("aggregate", "plotting", "experiment", *(("data", "models", "evaluation") if figure.dataset or figure.every else ()),
+                            *(("representation",) if figure.every else ())),
             runs=run_files(*experiment.figure_runs(name, SETTINGS)),
-            data=FILES.get(figure.dataset, []),
+            data=[path for dataset in (figure.dataset, *figure.every) for path in FILES.get(dataset, []) if dataset in SETTINGS],
         output:
             drawn(name),
             executed=RUNS / "figures" / f"{name}.ipynb",

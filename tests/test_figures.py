@@ -22,7 +22,7 @@ def test_verify_finds_the_committed_figures_the_same():
     done = call("wiseale-pipeline", "verify", "--jobs", "2")
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout
-    for name in ("figure_1", "figure_2", "figure_3", "figure_4", "figure_5a", "figure_5b_teapot", "figure_6", "figure_teapot_traversal"):
+    for name in ("figure_1", "figure_2", "figure_3", "figure_4", "figure_5a", "figure_5b_teapot", "figure_6", "figure_teapot_traversal", "claims"):
         assert f"quick/{name}  pdf png svg  same" in lines
 
 

@@ -123,7 +123,7 @@ def test_trained_again_without_interruption_all_bytes_are_the_same(reproduced):
     assert done.returncode == 0 and "comparing bytes" in done.stdout, done.stdout + done.stderr
     runs, again = project / "runs/mini", project / "runs/reproduce/mini/runs/mini"
     notebooks = [path.relative_to(runs) for path in runs.rglob("*.ipynb")]
-    assert len(notebooks) == len(METHODS) + 5
+    assert len(notebooks) == len(METHODS) + 6
     for name in [*notebooks, *(f"sine/{m}/seed{k}/model.safetensors" for m in METHODS for k in (0, 1))]:
         assert (runs / name).read_bytes() == (again / name).read_bytes(), name
 
@@ -216,15 +216,15 @@ def test_only_what_changed_is_done_again(drawn):
     profile = project / "config/mini.yaml"
     settings = profile.read_text()
     for old, new, redone in [
-        ("beta: 4.0", "beta: 5.0", ["MANIFEST", "beta_vae", "figure_5a", "figure_6"]),
-        ("beta: 1/M", "beta: 0.1", ["MANIFEST", "beta_vae_inverse_m", "figure_6"]),
-        ("  - 1\n", "", ["MANIFEST", *METHODS, "figure_5a", "figure_6"]),
+        ("beta: 4.0", "beta: 5.0", ["MANIFEST", "beta_vae", "claims", "figure_5a", "figure_6"]),
+        ("beta: 1/M", "beta: 0.1", ["MANIFEST", "beta_vae_inverse_m", "claims", "figure_6"]),
+        ("  - 1\n", "", ["MANIFEST", *METHODS, "claims", "figure_5a", "figure_6"]),
     ]:
         assert old in settings
         profile.write_text(settings.replace(old, new, 1))
         assert planned(project) == sorted(redone), new
     profile.write_text(settings)
     shutil.rmtree(project / "runs/mini/sine/wiseale/seed1")
-    assert planned(project) == ["MANIFEST", "figure_5a", "figure_6", "wiseale"]
+    assert planned(project) == ["MANIFEST", "claims", "figure_5a", "figure_6", "wiseale"]
     (project / "figures/mini/figure_2.png").unlink()
-    assert planned(project) == ["MANIFEST", "figure_2", "figure_5a", "figure_6", "wiseale"]
+    assert planned(project) == ["MANIFEST", "claims", "figure_2", "figure_5a", "figure_6", "wiseale"]

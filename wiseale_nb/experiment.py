@@ -370,6 +370,7 @@ class Figure:
     dataset: str | None = None  # the data set whose runs it reads; None if nothing is trained
     methods: tuple[str, ...] = ()  # the methods of those runs
     all_seeds: bool = False  # all seeds of the profile, or only the first
+    every: tuple[str, ...] = ()  # instead: data sets of which it reads every run, where the profile has them
     shared: bool = False  # the notebook draws more than one data set and has a parameter `dataset`
 
 # %% ../nbs/07_experiment.ipynb #a7436ede
@@ -384,6 +385,7 @@ FIGURES = {
     "figure_5b": Figure("27_figure_5b.ipynb", ("figure_5b.npz",), "celeba", ("aevb", "wae_mmd", "wiseale"), shared=True),
     "figure_5b_teapot": Figure("27_figure_5b.ipynb", ("figure_5b_teapot.npz",), "teapot", ("aevb", "wae_mmd", "wiseale"), shared=True),
     "figure_teapot_traversal": Figure("28_teapot_traversal.ipynb", ("figure_teapot_traversal.npz",), "teapot", ("aevb", "wiseale")),
+    "claims": Figure("30_claims.ipynb", ("claims_values.csv", "claims_pairs.csv", "claims_runs.csv"), every=("sine", "mnist", "teapot")),
 }
 FORMATS = ("pdf", "png", "svg")
 
@@ -425,6 +427,8 @@ def figure_runs(
 ) -> list[tuple[str, str, int]]:  # data set, method and seed of each run
     "The runs that a figure is drawn from."
     figure = FIGURES[name]
+    if figure.every:
+        return [run for run in profile_runs(config) if run[0] in figure.every]
     seeds = config[figure.dataset]["seeds"] if figure.dataset else []
     return [(figure.dataset, m, k) for m in figure.methods for k in (seeds if figure.all_seeds else seeds[:1])]
 
