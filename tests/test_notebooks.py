@@ -181,3 +181,41 @@ def test_claims_verdicts_follow_the_tables(claims):
     single = claims(lambda name, table: table[table.seed == 0])
     assert verdict(single, "5.1-2") == "cannot be tested here" and "(one seed)" in single and "One seed only for MSE on mnist" in single
     assert verdict(single, "3-5") == "reproduced"  # measured by the benchmark
+
+
+SMALL = ("-p", "datasets", "['mnist']", "-p", "seeds", "[0, 1]", "-p", "n_train", "192", "-p", "n_test", "64", "-p", "epochs", "2")
+
+
+def test_beta_vae(tmp_path):
+    """Partners differ in nothing but the prior term: the fresh networks are the same, the ends are not; the differences are those of the networks."""
+    done = study("35_beta_vae", tmp_path, *SMALL, "-p", "sizes", "[16, 64]", "-p", "stages", "2")
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"beta_vae.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    way, networks, ends = (pd.read_csv(tmp_path / "data" / f"beta_vae_{name}.csv") for name in ("way", "networks", "ends"))
+    start = way[way.epoch == 0].pivot(index=["M", "seed"], columns="method", values="cosine")
+    assert (start.wiseale == start.wiseale_per_sample).all() and (start.wiseale > 0.9).all() and way.cosine.max() <= 1 + 1e-5
+    assert len(way) == 2 * 2 * 2 * 2 and len(networks) == 4 * 2 * 2
+    nll = networks.groupby(["M", "method"])["nll"].mean().unstack()
+    found = ends[(ends.method == "wiseale") & (ends.metric == "nll")].set_index("M")["mean"]
+    assert ((nll.wiseale - nll.beta_vae_inverse_m - found).abs() < 1e-2).all() and (found != 0).all()
+
+
+def test_rate_distortion(tmp_path):
+    """The rate is information and KL of the aggregate; nothing below and left of the front; the profile's settings are marked."""
+    done = study("39_rate_distortion", tmp_path, *SMALL, "-p", "betas", "[4.0]", "-p", "weights", "[10.0]", "-p", "sizes", "[16, 64]")
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"rate_distortion.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    table = pd.read_csv(tmp_path / "data" / "rate_distortion.csv")
+    assert len(table) == 8 and set(table.method[table.marked]) == {"aevb", "beta_vae", "wae_mmd", "wiseale", "wiseale_per_sample"}
+    assert set(table.M[table.marked]) == {64} and (table.steps == 2 * (192 // table.M)).all()
+    assert ((table.rate - table["aggregate"] - table["information"]).abs() < 1e-3 * (1 + table.rate)).all()
+    for x, front in (("rate", "R, D"), ("aggregate", "A, D")):
+        points = list(zip(table[x], table.distortion))
+        best = [not any(p != q and p[0] <= q[0] and p[1] <= q[1] for p in points) for q in points]
+        assert table[front].tolist() == best and any(best)
+
+
+@pytest.mark.parametrize(("name", "given"), [("35_beta_vae", "[64, 16]"), ("39_rate_distortion", "[16, 1024]")])
+def test_studies_refuse_sizes(tmp_path, name, given):
+    done = study(name, tmp_path, *SMALL, "-p", "sizes", given)
+    assert done.returncode == 1 and "to n_train" in done.stderr

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OVERLAP_THRESHOLD', 'ACTIVE_VARIANCE', 'evaluating', 'batches', 'posteriors', 'reconstruct', 'sample_metrics',
-           'importance_log_likelihood', 'evaluate', 'bhattacharyya_coefficient', 'latent_geometry']
+           'importance_log_likelihood', 'evaluate', 'bhattacharyya_coefficient', 'latent_geometry', 'pareto_front']
 
 # %% ../nbs/05_evaluation.ipynb #83773273
 import math
@@ -231,3 +231,16 @@ def latent_geometry(
     ], columns=["metric", "value", "unit", "n"])
     frame = pd.concat([by_axis, whole], ignore_index=True).astype({"axis": "Int64"})
     return frame[["metric", "axis", "value", "unit", "n"]]
+
+# %% ../nbs/05_evaluation.ipynb #c115c209
+def pareto_front(
+    table: pd.DataFrame,  # one row a point
+    columns: list[str],  # what should be small
+) -> pd.Series:  # True for the rows on the front, index of the table
+    "Which rows no other row dominates; ValueError for a missing column or a value that is not a number."
+    missing = [column for column in columns if column not in table]
+    if missing or not columns or table[columns].isna().to_numpy().any():
+        raise ValueError(f"the front of {columns} needs these columns without gaps; the table has {list(table.columns)}")
+    values = table[columns].to_numpy()
+    no_larger, smaller = (values[:, None] <= values).all(-1), (values[:, None] < values).any(-1)
+    return pd.Series(~(no_larger & smaller).any(0), index=table.index)
