@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures verify reproduce studies test faults bench readme
+.PHONY: help setup figures quick-runs verify reproduce studies test faults bench readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
@@ -49,6 +49,12 @@ studies: $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3*.ipynb))
 runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | .venv/ready
 	@python data_scripts/mnist.py
 	@wiseale-run --quiet $< $@
+
+# This study reads the runs of the quick profile, which `make figures` trains.
+runs/studies/36_likelihood.ipynb: | quick-runs
+
+quick-runs: setup
+	@exec wiseale-pipeline figures quick --jobs $(JOBS) --parent $$PPID
 
 test: setup
 	@python data_scripts/mnist.py
