@@ -12,14 +12,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures verify reproduce studies test test-pythae faults bench readme
+.PHONY: help setup figures quick-runs verify reproduce studies test test-pythae faults bench readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
 	@echo "             [DATASETS=\"sine mnist\"]                only these; celeba must be named, and its photographs brought"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
-	@echo "make studies                                       run the studies nbs/3*, which go beyond the paper"
+	@echo "make studies                                       run the studies nbs/31-39, which go beyond the paper"
 	@echo "make test                                          everything that checks the project"
 	@echo "make test-pythae                                   run the notebook that needs pythae, in the environment of make bench"
 	@echo "make faults                                        kill training and the pipeline at random moments, 30 + 14 times"
@@ -46,11 +46,17 @@ verify: setup
 reproduce: setup
 	@exec wiseale-pipeline reproduce $(PROFILE) --jobs $(JOBS) --parent $$PPID
 
-studies: $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3*.ipynb))
+studies: $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3[1-9]_*.ipynb))
 
 runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | .venv/ready
 	@python data_scripts/mnist.py
 	@wiseale-run --quiet $< $@
+
+# This study reads the runs of the quick profile, which `make figures` trains.
+runs/studies/36_likelihood.ipynb: | quick-runs
+
+quick-runs: setup
+	@exec wiseale-pipeline figures quick --jobs $(JOBS) --parent $$PPID
 
 test: setup
 	@python data_scripts/mnist.py

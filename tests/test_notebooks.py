@@ -219,3 +219,33 @@ def test_rate_distortion(tmp_path):
 def test_studies_refuse_sizes(tmp_path, name, given):
     done = study(name, tmp_path, *SMALL, "-p", "sizes", given)
     assert done.returncode == 1 and "to n_train" in done.stderr
+
+
+LITTLE = {"profile": "smoke", "methods": "['aevb', 'wae_mmd']", "n_images": 6, "n_importance": 400, "n_widened": 4000, "n_annealed": 3,
+          "n_temperatures": 60, "n_posteriors": 64, "n_codes": 500, "step": 0.1}
+LITTLE = [word for name, value in LITTLE.items() for word in ("-p", name, value)]
+
+
+def test_likelihood(tmp_path):
+    """Widened proposals find what quadrature finds on networks that hardly learnt, and the comparison is what its tables say."""
+    runs = tmp_path / "runs"
+    for method in ("aevb", "wae_mmd"):
+        done = call("wiseale-run", "--quiet", "nbs/10_train.ipynb", tmp_path / "train.ipynb", "-p", "dataset", "mnist", "-p", "method", method,
+                    "-p", "profile", "smoke", "-p", "out", runs / "mnist" / method, "-p", "progress", "false")
+        assert done.returncode == 0, done.stderr
+    done = study("36_likelihood", tmp_path, *LITTLE, "-p", "runs", runs)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"likelihood_mnist_smoke.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    images = pd.read_csv(tmp_path / "data" / "likelihood_mnist_smoke_images.csv")
+    error = images[["iwae", "widened", "annealed"]].sub(images.quadrature, axis=0)
+    assert error.widened.abs().max() < 1
+    assert error.iwae.mean() < 0.5 and error.annealed.max() < 1  # from below; far below where the true posterior lies far out
+    table = pd.read_csv(tmp_path / "data" / "likelihood_mnist_smoke.csv").set_index("method")
+    difference = images[images.method == "wae_mmd"].quadrature.mean() - images[images.method == "aevb"].quadrature.mean()
+    assert abs(table.difference.wae_mmd - difference) < 1e-3 and table.low.wae_mmd <= difference <= table.high.wae_mmd
+    assert (table.elbo - (table.reconstruction - table.information - table.aggregate_kl)).abs().max() < 1e-2
+
+
+def test_likelihood_says_what_is_missing(tmp_path):
+    done = study("36_likelihood", tmp_path, *LITTLE, "-p", "runs", tmp_path / "none")
+    assert done.returncode == 1 and "is not a finished run" in done.stderr and "make figures" in done.stderr
