@@ -100,7 +100,7 @@ def test_teapot_is_rendered_trained_drawn_and_verified(place):
     root = place / "project"
     assert call("wiseale-pipeline", "manifest", "smoke", "--datasets", "teapot", cwd=root).returncode == 0
     manifest = json.loads((root / "figures/smoke/MANIFEST.json").read_text())
-    assert sorted(manifest["figures"]) == ["figure_2", "figure_3", "figure_4", *TEAPOT]
+    assert sorted(manifest["figures"]) == ["claims", "figure_2", "figure_3", "figure_4", *TEAPOT]
     assert sorted(manifest["runs"]) == [f"teapot/{m}/seed0" for m in ("aevb", "wae_mmd", "wiseale")]
     assert "celeba" not in json.dumps(manifest) and pipeline.unlisted(manifest, root) == []
     for name in TEAPOT:

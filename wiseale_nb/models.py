@@ -309,19 +309,20 @@ class BlockConv(nn.Module):
         layer: SameConv, # gives its parameters
     ):
         super().__init__()
-        self.layer, self.conv = layer, layer.conv
+        self.layer = layer
 
     def forward(
         self,
         x: Tensor, # (M, channels_in, 1, n)
     ) -> Tensor: # (M, channels_out, 1, ceil(n / stride))
-        k, s = self.conv.kernel_size[0], self.conv.stride[0]
+        conv = self.layer.conv
+        k, s = conv.kernel_size[0], conv.stride[0]
         if x.shape[3] % s:
             return self.layer(x[:, :, 0])[:, :, None]
         if k == x.shape[3] == 1:
-            return F.linear(x.flatten(1), self.conv.weight.flatten(1), self.conv.bias)[:, :, None, None]
-        taps, zeros = merge_taps(self.conv.weight, s, same_padding(x.shape[3], k, s)[0])
-        return F.conv2d(merge(x, s), taps, self.conv.bias, padding=(0, zeros))
+            return F.linear(x.flatten(1), conv.weight.flatten(1), conv.bias)[:, :, None, None]
+        taps, zeros = merge_taps(conv.weight, s, same_padding(x.shape[3], k, s)[0])
+        return F.conv2d(merge(x, s), taps, conv.bias, padding=(0, zeros))
 
 # %% ../nbs/02_models.ipynb #82991564
 class BlockConvTranspose(nn.Module):
