@@ -120,7 +120,7 @@ def load_config(
     profile: str,  # "smoke", "quick", "paper", or another file in the folder
     folder: str | Path | None = None,  # see `config_folder`
 ) -> dict:  # data set -> its settings
-    "Read a profile and the ones it is based on; `ParameterError` for an unknown profile or a file that is none."
+    "Read a profile and the ones it is based on, without methods that are null; `ParameterError` for an unknown profile or a file that is none."
     folder, layers = config_folder(folder), []
     profiles = sorted(path.stem for path in folder.glob("*.yaml"))
     while profile is not None:
@@ -135,6 +135,7 @@ def load_config(
     for dataset, values in config.items():
         if not (isinstance(values.get("methods"), dict) and isinstance(values.get("seeds"), list)):
             raise ParameterError(f"cannot use {layers[0][0]}: {dataset} needs methods, a mapping, and seeds, a list")
+        values["methods"] = {name: options for name, options in values["methods"].items() if options is not None}
     return config
 
 # %% ../nbs/07_experiment.ipynb #8afc895d

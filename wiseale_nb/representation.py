@@ -75,7 +75,7 @@ def smoothness(
     log_var: Tensor,  # (N, d_z) posterior log-variances
     generator: torch.Generator,  # random stream of draws and directions
     likelihood: Likelihood = "gaussian",
-    n: int = 500,  # draws of the aggregate
+    n: int = 100,  # draws of the aggregate
 ) -> dict[str, float]:  # jacobian, jacobian_scaled, step, step_scaled, width, decoding_spread
     "How the decoding changes over the aggregate posterior; relative numbers are NaN if it does not change at all."
     z, s = aggregate_draws(mu, log_var, n, generator), aggregate_std(mu, log_var)
