@@ -87,12 +87,12 @@ def test_cited_methods_refuses_nothing_to_do(tmp_path):
     assert done.returncode == 1 and "need an entry each" in done.stderr
 
 
-SMALL = (*TINY[:-1], "2")  # two epochs
+TWO_EPOCHS = (*TINY[:-1], "2")
 
 
 def test_how_wrong(tmp_path):
     """The map of Eq. 21's error has its limits; figure and data are written."""
-    done = study("32_how_wrong", tmp_path, *SMALL)
+    done = study("32_how_wrong", tmp_path, *TWO_EPOCHS)
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / f"how_wrong.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
     one_width = pd.read_csv(tmp_path / "data" / "how_wrong_map.csv").query("tau == 0")
@@ -108,7 +108,7 @@ def test_how_wrong(tmp_path):
 
 def test_tighter_bound(tmp_path):
     """Bounds of one batch are in order, and the smaller upper bound depends on dimension and width; one row a network."""
-    done = study("33_tighter_bound", tmp_path, *SMALL)
+    done = study("33_tighter_bound", tmp_path, *TWO_EPOCHS)
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / f"tighter_bound.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
     slack = pd.read_csv(tmp_path / "data" / "tighter_bound_slack.csv")
