@@ -451,6 +451,16 @@ class FigureJob:
     data: Path  # folder of the figure's data
     redraw: bool  # draw from the data, without run folders
 
+    def stored(
+        self,
+        name: str,  # of a file of figure data
+    ) -> Path:
+        "Where the file is; `ParameterError` if it was never written."
+        path = self.data / name
+        if not path.is_file():
+            raise ParameterError(f"there are no figure data {path} to draw from; redraw=False computes them")
+        return path
+
     def write_table(
         self,
         name: str,  # file name without ending, such as "figure_6"
@@ -466,10 +476,7 @@ class FigureJob:
         name: str,  # as in `write_table`
     ):  # frame
         "Read a table of figure data; `ParameterError` if it was never written, or is damaged."
-        path = self.data / f"{name}.csv"
-        if not path.is_file():
-            raise ParameterError(f"there are no figure data {path} to draw from; redraw=False computes them")
-        return read_csv(path)
+        return read_csv(self.stored(f"{name}.csv"))
 
     def write_arrays(
         self,
@@ -489,9 +496,7 @@ class FigureJob:
     ) -> dict:  # name -> array
         "Read arrays of figure data; `ParameterError` if they were never written, or are damaged."
         import numpy as np
-        path = self.data / f"{name}.npz"
-        if not path.is_file():
-            raise ParameterError(f"there are no figure data {path} to draw from; redraw=False computes them")
+        path = self.stored(f"{name}.npz")
         with reading(path), np.load(path, allow_pickle=False) as stored:
             return dict(stored)
 

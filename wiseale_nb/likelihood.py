@@ -19,6 +19,7 @@ from .aggregate import aggregate_log_prob
 from .data import to_float
 from .evaluation import evaluating, posteriors, sample_metrics
 from .loss import Objective
+from .models import reparameterize
 
 # %% ../nbs/05b_likelihood.ipynb #d802267b
 def nll_table(
@@ -71,7 +72,7 @@ def aggregate_codes(
 ) -> tuple[Tensor, Tensor]:  # (n_samples * N, d_z) codes and their log weights
     "Draws from the aggregate posterior, the same number from each posterior, with equal weights."
     noise = torch.randn((n_samples, *mu.shape), generator=generator, dtype=mu.dtype, device=mu.device)
-    z = (mu + (0.5 * log_var).exp() * noise).flatten(0, 1)
+    z = reparameterize(mu, log_var, noise).flatten(0, 1)
     return z, z.new_full((len(z),), -math.log(len(z)))
 
 # %% ../nbs/05b_likelihood.ipynb #9b4bc282
@@ -161,7 +162,7 @@ def mutual_information(
     for _ in range(n_samples):
         noise = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
         own = -0.5 * (noise.square() + log_var + math.log(2 * math.pi)).sum(1)
-        values.append((own - aggregate_log_prob(mu + (0.5 * log_var).exp() * noise, mu, log_var)).double().mean())
+        values.append((own - aggregate_log_prob(reparameterize(mu, log_var, noise), mu, log_var)).double().mean())
     found = torch.stack(values)
     return found.mean().item(), found.std().item() / math.sqrt(n_samples)
 
