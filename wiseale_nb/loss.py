@@ -467,6 +467,16 @@ class ReconstructionTerm:
             return bernoulli_nll(decoded, x)
         return gaussian_nll(decoded, x, self.observation_std)
 
+    def nll_table(
+        self,
+        x: Tensor,  # (M, ...) data
+        decoded: Tensor,  # (M, ...) logits (bernoulli) or means (gaussian)
+    ) -> Tensor:  # (M, M) nats; row i is a code, column j a sample
+        "Negative log-likelihood of every sample under every code."
+        if self.likelihood == "bernoulli":
+            return bernoulli_nll_table(decoded, x)
+        return gaussian_nll_table(decoded, x, self.observation_std)
+
     def reconstruct(
         self,
         x: Tensor,  # (M, ...) data
@@ -475,9 +485,7 @@ class ReconstructionTerm:
         "Reconstruction term of a batch, Eq. 15, 16 or 17."
         if self.reconstruction == "own":
             return self.nll(x, decoded).mean()
-        bernoulli = self.likelihood == "bernoulli"
-        table = bernoulli_nll_table(decoded, x) if bernoulli else gaussian_nll_table(decoded, x, self.observation_std)
-        return reconstruction_of_table(table, self.reconstruction)
+        return reconstruction_of_table(self.nll_table(x, decoded), self.reconstruction)
 
 # %% ../nbs/01_loss.ipynb #7645e71e
 class PriorTerm:
