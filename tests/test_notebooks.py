@@ -79,7 +79,7 @@ def test_cited_methods(tmp_path):
     runs = pd.read_csv(tmp_path / "data" / "cited_methods.csv")
     assert len(runs) == 14 and {"wae_gan", "wae_gan_added", "aae", "sinkhorn_ae", "gm_vae"} < set(runs.method)
     sinkhorn = runs[runs.method == "sinkhorn_ae"].set_index("setting").sinkhorn
-    assert sinkhorn.loc["100"] < 0.7 * sinkhorn.loc["1"]
+    assert sinkhorn.loc["weight 100"] < 0.7 * sinkhorn.loc["weight 1"]
 
 
 def test_cited_methods_refuses_nothing_to_do(tmp_path):

@@ -31,9 +31,9 @@ from .aggregate import kl_best_bound, kl_moment_matched, kl_of_draws, kl_pairwis
 Likelihood = Literal["bernoulli", "gaussian"]
 
 
-def _check_pair(decoded: Tensor, x: Tensor) -> None:
-    "Raise unless the two are equally shaped batches of floats."
-    if decoded.shape != x.shape:
+def _check_pair(decoded: Tensor, x: Tensor, table: bool = False) -> None:
+    "Raise unless the two are equally shaped batches of floats; for a table their lengths may differ."
+    if decoded.shape[table:] != x.shape[table:]:
         raise ValueError(f"decoded and x need the same shape; got {tuple(decoded.shape)} and {tuple(x.shape)}.")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x needs a batch axis with at least one sample; got shape {tuple(x.shape)}.")
@@ -90,34 +90,34 @@ def gaussian_nll(
 
 # %% ../nbs/01_loss.ipynb #2738ebce
 def bernoulli_nll_table(
-    logits: Tensor,  # (M, ...) decoder outputs before the sigmoid
+    logits: Tensor,  # (K, ...) decoder outputs before the sigmoid
     x: Tensor,  # (M, ...) values in [0, 1]
-) -> Tensor:  # (M, M) nats; row i is a code, column j a sample
-    """Negative Bernoulli log-likelihood of every sample under every code; its diagonal is `bernoulli_nll`.
+) -> Tensor:  # (K, M) nats; row i is a code, column j a sample
+    """Negative Bernoulli log-likelihood of every sample under every code; for K = M its diagonal is `bernoulli_nll`.
 
     In float32 the rounding error is about 1e-7 times the sum of the logits' sizes.
     Raises ValueError for unequal shapes or an empty batch, TypeError for integers.
     """
-    _check_pair(logits, x)
+    _check_pair(logits, x, table=True)
     centre = x.mean(0, keepdim=True)
-    cross = logits.reshape(len(x), -1) @ (x - centre).reshape(len(x), -1).T
-    return bernoulli_nll(logits, centre.expand_as(x))[:, None] - cross
+    cross = logits.reshape(len(logits), -1) @ (x - centre).reshape(len(x), -1).T
+    return bernoulli_nll(logits, centre.expand_as(logits))[:, None] - cross
 
 # %% ../nbs/01_loss.ipynb #f7a8486a
 def gaussian_nll_table(
-    mean: Tensor,  # (M, ...) decoder outputs
+    mean: Tensor,  # (K, ...) decoder outputs
     x: Tensor,  # (M, ...) observations
     std: float = 1.0,  # standard deviation of the observation noise, > 0
-) -> Tensor:  # (M, M) nats; row i is a code, column j a sample
-    """Negative Gaussian log-density of every sample under every code; its diagonal is `gaussian_nll`.
+) -> Tensor:  # (K, M) nats; row i is a code, column j a sample
+    """Negative Gaussian log-density of every sample under every code; for K = M its diagonal is `gaussian_nll`.
 
     In float32 the rounding error is about 1e-7 times the squared distances from the batch's mean, in units of std^2.
     Raises ValueError for unequal shapes, an empty batch or std <= 0, TypeError for integers.
     """
-    _check_pair(mean, x)
+    _check_pair(mean, x, table=True)
     centre = x.mean(0, keepdim=True)
-    m, own = ((t - centre).reshape(len(x), -1) for t in (mean, x))
-    return gaussian_nll(mean, centre.expand_as(x), std)[:, None] + (0.5 * own.square().sum(1) - m @ own.T) / std**2
+    m, own = ((t - centre).reshape(len(t), -1) for t in (mean, x))
+    return gaussian_nll(mean, centre.expand_as(mean), std)[:, None] + (0.5 * own.square().sum(1) - m @ own.T) / std**2
 
 # %% ../nbs/01_loss.ipynb #5f72a6f5
 Reconstruction = Literal["own", "log_mean", "all"]
@@ -470,8 +470,8 @@ class ReconstructionTerm:
     def nll_table(
         self,
         x: Tensor,  # (M, ...) data
-        decoded: Tensor,  # (M, ...) logits (bernoulli) or means (gaussian)
-    ) -> Tensor:  # (M, M) nats; row i is a code, column j a sample
+        decoded: Tensor,  # (K, ...) logits (bernoulli) or means (gaussian)
+    ) -> Tensor:  # (K, M) nats; row i is a code, column j a sample
         "Negative log-likelihood of every sample under every code."
         if self.likelihood == "bernoulli":
             return bernoulli_nll_table(decoded, x)
@@ -485,6 +485,7 @@ class ReconstructionTerm:
         "Reconstruction term of a batch, Eq. 15, 16 or 17."
         if self.reconstruction == "own":
             return self.nll(x, decoded).mean()
+        _check_pair(decoded, x)
         return reconstruction_of_table(self.nll_table(x, decoded), self.reconstruction)
 
 # %% ../nbs/01_loss.ipynb #7645e71e

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .aggregate import aggregate_log_prob
-from .evaluation import _mean_of, bhattacharyya_coefficient, evaluating, OVERLAP_THRESHOLD
+from .evaluation import bhattacharyya_coefficient, evaluating, likelihood_mean, OVERLAP_THRESHOLD
 from .loss import Likelihood
 from .models import reparameterize
 
@@ -47,7 +47,7 @@ def decode_mean(
     likelihood: Likelihood = "gaussian",  # "bernoulli": the decoder's outputs are logits
 ) -> Tensor:  # (n, D) float
     "Decoded means, flattened."
-    return _mean_of(model.decode(z), likelihood).flatten(1)
+    return likelihood_mean(model.decode(z), likelihood).flatten(1)
 
 
 def decoder_slopes(
