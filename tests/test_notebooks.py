@@ -146,7 +146,7 @@ def claims(tmp_path):
         for path in (ROOT / "figures/quick/data").glob("claims_*.csv"):
             (tmp_path / "data").mkdir(exist_ok=True)
             edit(path.stem, pd.read_csv(path)).to_csv(tmp_path / "data" / path.name, index=False)
-        done = call("wiseale-run", "--quiet", "nbs/30_claims.ipynb", tmp_path / "out.ipynb", "-p", "out", tmp_path)
+        done = call("wiseale-run", "--quiet", "nbs/30_claims.ipynb", tmp_path / "out.ipynb", "-p", "profile", "quick", "-p", "out", tmp_path)
         assert done.returncode == 0, done.stderr
         outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells for o in c.get("outputs", [])]
         return "\n".join("".join(o.get("data", {}).get("text/markdown", o.get("text", ""))) for o in outputs)
@@ -222,7 +222,7 @@ def test_studies_refuse_sizes(tmp_path, name, given):
 
 
 LITTLE = {"profile": "smoke", "methods": "['aevb', 'wae_mmd']", "n_images": 6, "n_importance": 400, "n_widened": 4000, "n_annealed": 3,
-          "n_temperatures": 60, "n_posteriors": 64, "n_codes": 500, "step": 0.1}
+          "n_temperatures": 60, "n_posteriors": 64, "n_codes": 500, "step": 0.2}
 LITTLE = [word for name, value in LITTLE.items() for word in ("-p", name, value)]
 
 
