@@ -24,10 +24,14 @@ def test_verify_finds_the_committed_figures_the_same():
     assert done.returncode == 0, done.stdout
     for name in ("figure_1", "figure_2", "figure_3", "figure_4", "figure_5a", "figure_5b_teapot", "figure_6", "figure_teapot_traversal", "claims"):
         assert f"quick/{name}  pdf png svg  same" in lines
+    for profile in ("paper", "tenth"):
+        assert {f"{profile}/{name}  pdf png svg  same" for name in ("claims", "figure_5a", "figure_6")} <= set(lines)
 
 
 def test_verify_names_what_differs(project):
     quick = project / "figures/quick"
+    for other in ("paper", "tenth"):
+        shutil.rmtree(project / "figures" / other)
     manifest = json.loads((quick / "MANIFEST.json").read_text())
     manifest["figures"] = {name: manifest["figures"][name] for name in ("figure_2", "figure_3")}
     (quick / "MANIFEST.json").write_text(json.dumps(manifest))
