@@ -41,6 +41,11 @@ def shared_log_likelihood(
     return log_sum, (2 * log_sum - torch.stack(squares).logsumexp(0)).exp()
 
 # %% ../nbs/05b_likelihood.ipynb #9d3815bd
+def _plane_log_weight(z: Tensor, step: float) -> Tensor:
+    "Log weights of nodes `step` apart in both directions, with the standard normal prior in them."
+    return 2 * math.log(step) - 0.5 * z.square().sum(1) - math.log(2 * math.pi)
+
+
 def plane_nodes(
     radius: float,  # half the side of the square
     step: float,  # distance of the nodes
@@ -48,7 +53,7 @@ def plane_nodes(
     "Nodes of the trapezoidal rule over a square, with the standard normal prior in the weights."
     line = torch.arange(-round(radius / step), round(radius / step) + 1) * step
     z = torch.cartesian_prod(line, line)
-    return z, 2 * math.log(step) - 0.5 * z.square().sum(1) - math.log(2 * math.pi)
+    return z, _plane_log_weight(z, step)
 
 # %% ../nbs/05b_likelihood.ipynb #04267c95
 def plane_log_likelihood(
@@ -70,8 +75,8 @@ def plane_log_likelihood(
     near = max_pool2d(share, 3, stride=1, padding=1).flatten() > math.log(1e-6)
     inner = ((torch.arange(parts).to(like) + 0.5) / parts - 0.5) * step
     fine = (z[near][:, None] + torch.cartesian_prod(inner, inner)).flatten(0, 1)
-    fine_weight = 2 * math.log(step / parts) - 0.5 * fine.square().sum(1) - math.log(2 * math.pi)
-    return torch.logaddexp(shared_log_likelihood(model, objective, x, fine, fine_weight, max_rows)[0], log_w[~near].double().logsumexp(0))
+    refined, _ = shared_log_likelihood(model, objective, x, fine, _plane_log_weight(fine, step / parts), max_rows)
+    return torch.logaddexp(refined, log_w[~near].double().logsumexp(0))
 
 # %% ../nbs/05b_likelihood.ipynb #7cb0a4e4
 def aggregate_codes(
