@@ -187,7 +187,7 @@ def test_claims_at_the_papers_size(claims):
     """Data sets with one seed or none come from the profile that has more, and say so; log p(x) is the quadrature's."""
     text = claims(profile="paper")
     assert "| mnist: MSE | WiSE-ALE: " in text and "5 seeds" in text and "| mnist: log p(x), quadrature |" in text
-    assert "| sine (tenth): MSE | WiSE-ALE: " in text and "3 seeds" in text and "| sine: MSE " not in text
+    assert "| sine (tenth): MSE | WiSE-ALE: " in text and "[paper: " in text and "3 seeds" in text and "| sine: MSE " not in text
     assert "| teapot (quick): MSE | WiSE-ALE: " in text and verdict(text, "5.1-3") == "cannot be tested here"
     undecided = claims(lambda name, table: table.assign(value=table.seed.astype(float)) if name == "claims_values" else table, profile="paper")
     assert verdict(undecided, "1-7") == "undecided"  # equal values: nothing is smaller or larger
