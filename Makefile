@@ -12,14 +12,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup figures quick-runs verify reproduce studies test test-pythae faults bench readme
+.PHONY: help setup mnist figures quick-runs verify reproduce studies test test-pythae faults bench readme
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
 	@echo "             [DATASETS=\"sine mnist\"]                only these; celeba must be named, and its photographs brought"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
-	@echo "make studies                                       run the studies nbs/31-39, which go beyond the paper"
+	@echo "make studies [JOBS=n]                              run the studies nbs/31-39, which go beyond the paper"
 	@echo "make test                                          everything that checks the project"
 	@echo "make test-pythae                                   run the notebook that needs pythae, in the environment of make bench"
 	@echo "make faults                                        kill training and the pipeline at random moments, 30 + 14 times"
@@ -36,6 +36,10 @@ setup: .venv/ready
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
 	@touch $@
 
+# The images, downloaded unless they are there.
+mnist: setup
+	@python data_scripts/mnist.py
+
 # `exec`, so that the pipeline's parent is make itself, and it ends when make is killed.
 figures: setup
 	@exec wiseale-pipeline figures $(PROFILE) --datasets "$(DATASETS)" --jobs $(JOBS) --parent $$PPID
@@ -46,10 +50,12 @@ verify: setup
 reproduce: setup
 	@exec wiseale-pipeline reproduce $(PROFILE) --jobs $(JOBS) --parent $$PPID
 
-studies: $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3[1-9]_*.ipynb))
+STUDIES := $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3[1-9]_*.ipynb))
 
-runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | .venv/ready
-	@python data_scripts/mnist.py
+studies: setup mnist
+	@$(MAKE) --no-print-directory -j $(JOBS) $(STUDIES)
+
+runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | setup mnist
 	@wiseale-run --quiet $< $@
 
 # This study reads the runs of the quick profile, which `make figures` trains.
@@ -58,15 +64,13 @@ runs/studies/36_likelihood.ipynb: | quick-runs
 quick-runs: setup
 	@exec wiseale-pipeline figures quick --jobs $(JOBS) --parent $$PPID
 
-test: setup
-	@python data_scripts/mnist.py
+test: mnist
 	@pytest -q -n $(JOBS) --dist loadgroup tests
 
 test-pythae: .venv-bench/ready
 	@.venv-bench/bin/pytest -q tests/test_notebooks.py tests/test_project.py -k pythae
 
-faults: setup
-	@python data_scripts/mnist.py
+faults: mnist
 	@pytest -q tests/test_faults.py --kills 30
 
 # The peers live in an environment of their own, on top of the same lock.
@@ -77,8 +81,7 @@ faults: setup
 	.venv/bin/uv pip install --quiet --python .venv-bench/bin/python -c .venv-bench/constraints.txt $(PEERS)
 	@touch $@
 
-bench: .venv-bench/ready
-	@python data_scripts/mnist.py
+bench: .venv-bench/ready mnist
 	@mkdir -p runs/bench
 	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/wiseale-run nbs/40_bench.ipynb runs/bench/bench.ipynb
 
