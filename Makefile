@@ -55,7 +55,7 @@ STUDIES := $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3[1-9]_*.ipynb))
 studies: setup mnist
 	@$(MAKE) --no-print-directory -j $(JOBS) $(STUDIES)
 
-runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | setup mnist
+runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | setup
 	@wiseale-run --quiet $< $@
 
 # This study reads the runs of the quick profile, which `make figures` trains.
