@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, call
 
+from wiseale_nb.representation import difference
+
 MODULE_NOTEBOOKS = sorted(p.name for p in (ROOT / "nbs").glob("[05]*.ipynb"))
 TINY = ("-p", "datasets", "['mnist']", "-p", "methods", "['wiseale']", "-p", "seeds", "[0]", "-p", "n", "256", "-p", "epochs", "40")
 
@@ -129,7 +131,7 @@ def test_studies_refuse_runs(tmp_path):
 
 def test_sensitivity(tmp_path):
     """Every choice is judged for both weights; a comparison is listed as flipped exactly if its outcome changed."""
-    given = ("-p", "datasets", "['mnist']", "-p", "n", "128", "-p", "epochs", "1", "-p", "n_test", "128")
+    given = ("-p", "datasets", "['mnist']", "-p", "seeds", "[0, 1]", "-p", "n", "128", "-p", "epochs", "1", "-p", "n_test", "128")
     done = study("38_sensitivity", tmp_path, *given)
     assert done.returncode == 0, done.stderr
     flips = pd.read_csv(tmp_path / "data" / "sensitivity_flips.csv")
@@ -137,6 +139,14 @@ def test_sensitivity(tmp_path):
     assert ((flips["as reported"] != flips["with the choice"]) == flips.flips.astype(bool)).all()
     values = pd.read_csv(tmp_path / "data" / "sensitivity_values.csv")
     assert len(values) == 2 * 14 and not values.isna().any(axis=None)
+    # Judged here from the networks: the choice's own where it touches the method, else the reported ones.
+    networks = {key: rows.set_index("seed")["mse"] for key, rows in values.groupby(["choice", "method"])}
+    for row in flips[flips.comparison.str.startswith("mse smaller than")].itertuples():
+        other = row.comparison.split("than ")[1].removesuffix("'s")
+        for choice, found in (("as reported", row[6]), (row.choice, row[7])):
+            ours, theirs = (networks.get((choice, method), networks["as reported", method]) for method in (row.method, other))
+            outcome = difference(ours, theirs, None)[0]
+            assert found == {"smaller": "yes", "larger": "no"}.get(outcome, outcome), row
 
 
 @pytest.fixture
