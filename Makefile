@@ -52,7 +52,7 @@ reproduce: setup
 
 STUDIES := $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3[1-9]_*.ipynb))
 
-studies: setup mnist
+studies: mnist
 	@$(MAKE) --no-print-directory -j $(JOBS) $(STUDIES)
 
 runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | setup

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'FIGURES', 'FORMATS', 'BROUGHT', 'RUN_FILES', 'ParameterError', 'config_folder', 'merge', 'reading',
-           'read_csv', 'read_profile', 'load_config', 'Settings', 'has_type', 'check_values', 'resolve_settings',
-           'check_ranges', 'parameters', 'strict', 'build_objective', 'runs_folder', 'run_folder', 'writable',
-           'TrainJob', 'check_seeds', 'train_job', 'Figure', 'select', 'figures_folder', 'profile_figures',
-           'figure_runs', 'profile_runs', 'FigureJob', 'figure_job', 'machine', 'versions', 'git_commit', 'write_runs',
-           'Run', 'read_json', 'load_run', 'load_runs', 'notebook_parameters', 'is_plain', 'convert', 'notebook_values',
-           'without_times', 'whole_streams', 'run_notebook', 'end_with_parent', 'main']
+           'read_csv', 'write_csv', 'committed_table', 'read_profile', 'load_config', 'Settings', 'has_type',
+           'check_values', 'resolve_settings', 'check_ranges', 'parameters', 'strict', 'build_objective', 'runs_folder',
+           'run_folder', 'writable', 'TrainJob', 'check_seeds', 'train_job', 'Figure', 'select', 'figures_folder',
+           'profile_figures', 'figure_runs', 'profile_runs', 'FigureJob', 'figure_job', 'machine', 'versions',
+           'keep_table', 'keep_record', 'git_commit', 'write_runs', 'Run', 'read_json', 'load_run', 'load_runs',
+           'notebook_parameters', 'is_plain', 'convert', 'notebook_values', 'without_times', 'whole_streams',
+           'run_notebook', 'end_with_parent', 'main']
 
 # %% ../nbs/07_experiment.ipynb #6f2325c1
 import argparse
@@ -102,6 +103,24 @@ def read_csv(
             if pd.to_numeric(frame[name], errors="coerce").notna().nunique() > 1:
                 raise ValueError(f"column {name!r} mixes numbers with words")
     return frame
+
+# %% ../nbs/07_experiment.ipynb #74b76a36
+def write_csv(
+    path: Path,  # the table's file; its folder is made if need be
+    frame,  # tidy frame; its index is left out
+) -> Path:  # the same path
+    "Write a table with six significant digits; `OSError` if that fails."
+    from wiseale_nb.data import write_whole
+    return write_whole(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def committed_table(
+    name: str,  # below figures/, such as "studies/data/how_wrong.csv"
+):  # frame, or None if it is not there
+    "A table of another notebook's committed results; `ParameterError` if it is damaged."
+    from wiseale_nb.data import project_root
+    path = project_root() / "figures" / name
+    return read_csv(path) if path.is_file() else None
 
 # %% ../nbs/07_experiment.ipynb #95c3aa1e
 def read_profile(
@@ -466,10 +485,8 @@ class FigureJob:
         name: str,  # file name without ending, such as "figure_6"
         frame,  # tidy frame; its index is left out
     ) -> Path:  # the CSV file
-        "Write a table of figure data with six significant digits; `OSError` if that fails."
-        from wiseale_nb.data import write_whole
-        text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        return write_whole(self.data / f"{name}.csv", text)
+        "Write a table of figure data as `write_csv` does; `OSError` if that fails."
+        return write_csv(self.data / f"{name}.csv", frame)
 
     def read_table(
         self,
@@ -485,6 +502,7 @@ class FigureJob:
     ) -> Path:  # the npz file
         "Write arrays of figure data; `OSError` if that fails."
         import numpy as np
+
         from wiseale_nb.data import write_whole
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
@@ -541,6 +559,28 @@ def versions() -> dict:  # package -> version, "python" first; packages that are
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+# %% ../nbs/07_experiment.ipynb #47de3b8f
+def keep_table(
+    folder: Path,  # of the study's figures; its data/ holds the tables
+    name: str,  # file name without ending
+    frame,  # tidy frame; its index is left out
+):  # the frame as it is read back
+    "Write a study's table as `write_csv` does and read it back; `OSError` or `ParameterError` if that fails."
+    return read_csv(write_csv(folder / "data" / f"{name}.csv", frame))
+
+
+def keep_record(
+    folder: Path,  # as in `keep_table`
+    name: str,  # file name without ending
+    given: dict,  # the study's parameters; folders, which are of one machine, are left out
+    **more,  # other entries, plain values
+) -> Path:  # the JSON file
+    "Write a study's parameters, machine (a CPU) and versions; `OSError` if that fails."
+    from wiseale_nb.data import write_whole
+    kept = {k: v for k, v in given.items() if k not in ("out", "runs")}
+    record = {"parameters": kept, "machine": machine("cpu"), "versions": versions()} | more
+    return write_whole(folder / "data" / f"{name}.json", json.dumps(record, indent=1) + "\n")
 
 # %% ../nbs/07_experiment.ipynb #efeb46b4
 def git_commit(
