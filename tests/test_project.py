@@ -26,7 +26,7 @@ def test_clean_and_export_leave_no_difference(project):
     assert [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)] == []
 
 
-@pytest.mark.parametrize("name", [n for n in NOTEBOOKS if n[0] in "1234"])
+@pytest.mark.parametrize("name", [n for n in NOTEBOOKS if n[0] in "12345"])
 def test_one_parameters_cell_of_documented_literals(name):
     cells = [c for c in nbformat.read(ROOT / "nbs" / name, 4).cells if "parameters" in c.metadata.get("tags", [])]
     assert len(cells) == 1
