@@ -131,7 +131,7 @@ def test_studies_refuse_runs(tmp_path):
 
 def test_sensitivity(tmp_path):
     """Every choice is judged for both weights; a comparison is listed as flipped exactly if its outcome changed."""
-    given = ("-p", "datasets", "['mnist']", "-p", "seeds", "[0, 1]", "-p", "n", "128", "-p", "epochs", "1", "-p", "n_test", "128")
+    given = ("-p", "datasets", "['mnist']", "-p", "seeds", "[0, 1]", "-p", "n", "512", "-p", "epochs", "4", "-p", "n_test", "128")
     done = study("38_sensitivity", tmp_path, *given)
     assert done.returncode == 0, done.stderr
     flips = pd.read_csv(tmp_path / "data" / "sensitivity_flips.csv")
@@ -141,7 +141,9 @@ def test_sensitivity(tmp_path):
     assert len(values) == 2 * 14 and not values.isna().any(axis=None)
     # Judged here from the networks: the choice's own where it touches the method, else the reported ones.
     networks = {key: rows.set_index("seed")["mse"] for key, rows in values.groupby(["choice", "method"])}
-    for row in flips[flips.comparison.str.startswith("mse smaller than")].itertuples():
+    judged = flips[flips.comparison.str.startswith("mse smaller than")]
+    assert judged.flips.any()  # or a wrong row would not be seen
+    for row in judged.itertuples():
         other = row.comparison.split("than ")[1].removesuffix("'s")
         for choice, found in (("as reported", row[6]), (row.choice, row[7])):
             ours, theirs = (networks.get((choice, method), networks["as reported", method]) for method in (row.method, other))
