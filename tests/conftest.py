@@ -1,4 +1,5 @@
 """Shared helpers: a scratch copy of the project, and the commands as a user calls them."""
+
 import importlib.util
 import os
 import shutil
@@ -14,8 +15,19 @@ BIN = Path(sys.executable).parent
 
 def call(*words, cwd=ROOT, **options):
     """Run a command of this environment; returns the finished process with its text."""
-    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "WISEALE_DATA": str(data_folder())}
-    return subprocess.run([str(w) for w in words], cwd=cwd, env=env | options.pop("env", {}), capture_output=True, text=True, **options)
+    env = os.environ | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "WISEALE_DATA": str(data_folder()),
+    }
+    return subprocess.run(
+        [str(w) for w in words],
+        cwd=cwd,
+        env=env | options.pop("env", {}),
+        capture_output=True,
+        text=True,
+        **options,
+    )
 
 
 def data_folder():
@@ -24,7 +36,9 @@ def data_folder():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=4, help="how often tests/test_faults.py kills a process; make faults: 30")
+    parser.addoption(
+        "--kills", type=int, default=4, help="how often tests/test_faults.py kills a process; make faults: 30"
+    )
 
 
 @pytest.fixture
@@ -34,7 +48,9 @@ def kills(request):
 
 def copy_project(copy):
     """Copy the tracked and the new files of the project, without runs and data."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in listed.splitlines():
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)

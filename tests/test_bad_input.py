@@ -1,4 +1,5 @@
 """Bad input gets one clear message and a non-zero exit, and leaves nothing half-written under a final name."""
+
 import resource
 import shutil
 
@@ -20,33 +21,39 @@ def message(done):
     return lines[0]
 
 
-@pytest.mark.parametrize("given, told", [
-    (("-p", "sede", "1"), "unknown parameter 'sede'. Valid: dataset (str)"),
-    (("-p", "seeds", "1.5"), "parameter 'seeds' must be list, got 1.5"),
-    (("-p", "threads", "many"), "parameter 'threads' must be int, got 'many'"),
-    (("-p", "progress", "perhaps"), "parameter 'progress' must be bool, got 'perhaps'"),
-    (("-p", "changes", "epochs=3"), "parameter 'changes' must be dict, got 'epochs=3'"),
-])
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (("-p", "sede", "1"), "unknown parameter 'sede'. Valid: dataset (str)"),
+        (("-p", "seeds", "1.5"), "parameter 'seeds' must be list, got 1.5"),
+        (("-p", "threads", "many"), "parameter 'threads' must be int, got 'many'"),
+        (("-p", "progress", "perhaps"), "parameter 'progress' must be bool, got 'perhaps'"),
+        (("-p", "changes", "epochs=3"), "parameter 'changes' must be dict, got 'epochs=3'"),
+    ],
+)
 def test_parameters_are_refused_before_a_kernel_starts(tmp_path, given, told):
     done = call(*TRAIN, tmp_path / "out.ipynb", *given)
     assert done.returncode == 2 and told in message(done)
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("given, told", [
-    (("-p", "dataset", "cosine"), "unknown dataset 'cosine'; profile 'smoke' has sine, mnist"),
-    (("-p", "method", "vae"), "unknown method 'vae' for sine"),
-    (("-p", "profile", "huge"), "unknown profile 'huge'; the profiles are paper, quick, smoke"),
-    (("-p", "device", "abacus"), "unknown device 'abacus'"),
-    (("-p", "seeds", "-1"), "seed must be at least 0, got -1"),
-    (("-p", "seeds", "[1, 1]"), "seeds must be a list of different integers, such as [0, 1], got [1, 1]"),
-    (("-p", "changes", "{'batch_size': 1}"), "batch_size must be at least 2, got 1"),
-    (("-p", "changes", "{'d_z': 0}"), "d_z must be at least 1, got 0"),
-    (("-p", "changes", "{'learning_rate': '1e-3'}"), "'learning_rate' must be float, got '1e-3'"),
-    (("-p", "changes", "{'epoch': 3}"), "unknown setting 'epoch'"),
-    (("-p", "changes", "{'objective': {'beta': 2.0}}"), "beta"),
-    (("-p", "changes", "{'data': {'noise': 1.0}}"), "noise"),
-])
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (("-p", "dataset", "cosine"), "unknown dataset 'cosine'; profile 'smoke' has sine, mnist"),
+        (("-p", "method", "vae"), "unknown method 'vae' for sine"),
+        (("-p", "profile", "huge"), "unknown profile 'huge'; the profiles are paper, quick, smoke"),
+        (("-p", "device", "abacus"), "unknown device 'abacus'"),
+        (("-p", "seeds", "-1"), "seed must be at least 0, got -1"),
+        (("-p", "seeds", "[1, 1]"), "seeds must be a list of different integers, such as [0, 1], got [1, 1]"),
+        (("-p", "changes", "{'batch_size': 1}"), "batch_size must be at least 2, got 1"),
+        (("-p", "changes", "{'d_z': 0}"), "d_z must be at least 1, got 0"),
+        (("-p", "changes", "{'learning_rate': '1e-3'}"), "'learning_rate' must be float, got '1e-3'"),
+        (("-p", "changes", "{'epoch': 3}"), "unknown setting 'epoch'"),
+        (("-p", "changes", "{'objective': {'beta': 2.0}}"), "beta"),
+        (("-p", "changes", "{'data': {'noise': 1.0}}"), "noise"),
+    ],
+)
 def test_values_are_refused_by_the_notebook(tmp_path, given, told):
     done = call(*TRAIN, tmp_path / "out.ipynb", *SINE, *given, "-p", "out", tmp_path / "run")
     assert done.returncode == 1 and told in message(done)
@@ -64,6 +71,7 @@ def test_unwritable_folder_is_found_before_training(tmp_path, out):
 
 def test_full_disk_leaves_no_half_of_a_run(tmp_path):
     """A limit on the size of files stands in for a full disk: a checkpoint exceeds it, the notebook would not."""
+
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
@@ -84,7 +92,17 @@ def test_damaged_data_file_is_named(tmp_path):
     name = "t10k-labels-idx1-ubyte.gz"
     shutil.copytree(data_folder() / "mnist", tmp_path / "data" / "mnist", copy_function=shutil.copyfile)
     (tmp_path / "data" / "mnist" / name).write_bytes(b"<html>not found</html>")
-    done = call(*TRAIN, tmp_path / "out.ipynb", "-p", "dataset", "mnist", "-p", "out", tmp_path / "run", env={"WISEALE_DATA": str(tmp_path / "data")})
+    done = call(
+        *TRAIN,
+        tmp_path / "out.ipynb",
+        "-p",
+        "dataset",
+        "mnist",
+        "-p",
+        "out",
+        tmp_path / "run",
+        env={"WISEALE_DATA": str(tmp_path / "data")},
+    )
     assert done.returncode == 1 and f"{name}: it is damaged or no gzip file" in message(done)
     assert files(tmp_path / "run") == []
 

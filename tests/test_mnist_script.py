@@ -29,8 +29,18 @@ class Mirror(BaseHTTPRequestHandler):
             return self.send_error(404)
         if kind == "silent":
             return time.sleep(6)
-        bad = {"page": b"<html>log in</html>", "cut": body[: len(body) // 2], "wrong": gzip.compress(b"no idx")}
-        body = (bad | {"bomb": gzip.compress(bytes(2**27), 1), "bit": body[:999] + bytes([body[999] ^ 1]) + body[1000:]}).get(kind, body)
+        bad = {
+            "page": b"<html>log in</html>",
+            "cut": body[: len(body) // 2],
+            "wrong": gzip.compress(b"no idx"),
+        }
+        body = (
+            bad
+            | {
+                "bomb": gzip.compress(bytes(2**27), 1),
+                "bit": body[:999] + bytes([body[999] ^ 1]) + body[1000:],
+            }
+        ).get(kind, body)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -111,7 +121,9 @@ def test_sigterm_leaves_no_temporary_file(tmp_path):
         "mnist.SOURCES['npm'] = lambda wanted: ((n, mnist.gzip.decompress((mnist.data_root() / 'mnist' / (n + '.gz')).read_bytes()))"
         " for n in wanted); sys.exit(mnist.main())"
     ).replace("{0!r}", repr(script.__file__))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143

@@ -1,4 +1,5 @@
 """Every notebook that defines the library runs from top to bottom, every study in a tiny size; their cells hold the assertions."""
+
 import importlib.util
 import re
 
@@ -10,20 +11,42 @@ from conftest import ROOT, call
 from wiseale_nb.representation import difference
 
 MODULE_NOTEBOOKS = sorted(p.name for p in (ROOT / "nbs").glob("[05]*.ipynb"))
-TINY = ("-p", "datasets", "['mnist']", "-p", "methods", "['wiseale']", "-p", "seeds", "[0]", "-p", "n", "256", "-p", "epochs", "40")
+TINY = (
+    "-p",
+    "datasets",
+    "['mnist']",
+    "-p",
+    "methods",
+    "['wiseale']",
+    "-p",
+    "seeds",
+    "[0]",
+    "-p",
+    "n",
+    "256",
+    "-p",
+    "epochs",
+    "40",
+)
 
 
 @pytest.mark.parametrize("name", MODULE_NOTEBOOKS)
 def test_module_notebook(name):
     if name == "51_pythae.ipynb" and not importlib.util.find_spec("pythae"):
-        pytest.skip("pythae is not installed; `make test-pythae` runs this one in the environment of make bench")
+        pytest.skip(
+            "pythae is not installed; `make test-pythae` runs this one in the environment of make bench"
+        )
     done = call("nbdev_test", "--path", f"nbs/{name}", "--n_workers", "0")
-    assert done.returncode == 0 and "Success" in done.stdout + done.stderr, (done.stdout + done.stderr)[-3000:]
+    assert done.returncode == 0 and "Success" in done.stdout + done.stderr, (done.stdout + done.stderr)[
+        -3000:
+    ]
 
 
 def study(name, folder, *given):
     """Run a study; returns the finished process."""
-    return call("wiseale-run", "--quiet", f"nbs/{name}.ipynb", folder / "out.ipynb", "-p", "out", folder, *given)
+    return call(
+        "wiseale-run", "--quiet", f"nbs/{name}.ipynb", folder / "out.ipynb", "-p", "out", folder, *given
+    )
 
 
 def test_minibatch_bias(tmp_path):
@@ -33,7 +56,9 @@ def test_minibatch_bias(tmp_path):
     assert all((tmp_path / f"minibatch_bias.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
     summary = pd.read_csv(tmp_path / "data" / "minibatch_bias.csv")
     table = summary.pivot(index="quantity", columns="M", values="excess")
-    assert (table[4] > 1.5 * table[32]).all() and (table[32] > 2 * table[128]).all() and (table[128] > 0).all()
+    assert (
+        (table[4] > 1.5 * table[32]).all() and (table[32] > 2 * table[128]).all() and (table[128] > 0).all()
+    )
     kl = summary[summary.quantity == "monte_carlo"]
     assert (kl.excess / kl.bound).between(0.5, 1.05).all()
     directions = pd.read_csv(tmp_path / "data" / "minibatch_bias_gradient.csv")
@@ -51,14 +76,21 @@ TINY_EQ15 = ("-p", "datasets", "['mnist']", "-p", "seeds", "[0]", "-p", "n", "10
 
 def test_learning_with_eq15(tmp_path):
     """Eq. 15 ends at the data mean, Eq. 16 at one answer for all; on the way to Eq. 15 the answers shrink as predicted."""
-    done = study("34_learning_with_eq15", tmp_path, *TINY_EQ15, "-p", "recipes", "['own', 'log_mean', 'own_to_all']")
+    done = study(
+        "34_learning_with_eq15", tmp_path, *TINY_EQ15, "-p", "recipes", "['own', 'log_mean', 'own_to_all']"
+    )
     assert done.returncode == 0, done.stderr
-    assert all((tmp_path / f"learning_with_eq15.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    assert all(
+        (tmp_path / f"learning_with_eq15.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg")
+    )
     runs = pd.read_csv(tmp_path / "data" / "learning_with_eq15.csv").set_index(["recipe", "epoch"])
     constant = pd.read_csv(tmp_path / "data" / "learning_with_eq15_constant.csv").iloc[0]
     assert runs.own["own", 14] < constant["all"] - 5  # the code is used
     assert abs(runs["all"]["own_to_all", 14] / constant["all"] - 1) < 0.02
-    assert runs.log_mean["log_mean", 14] < runs.log_mean["own", 14] - 20 and runs.own["log_mean", 14] > constant["all"] + 50
+    assert (
+        runs.log_mean["log_mean", 14] < runs.log_mean["own", 14] - 20
+        and runs.own["log_mean", 14] > constant["all"] + 50
+    )
     slope = runs.slope["own_to_all"] / runs.slope["own_to_all", 8]
     assert slope[10] > slope[12] > slope[14] and slope[14] < 0.1
     assert pd.read_csv(tmp_path / "data" / "learning_with_eq15_gradient.csv").cosine.between(-1, 1).all()
@@ -69,8 +101,26 @@ def test_learning_with_eq15_refuses_sizes(tmp_path):
     assert done.returncode == 1 and "n must be a multiple of 64" in done.stderr
 
 
-CITED = ("-p", "seeds", "[0]", "-p", "n", "256", "-p", "n_test", "128", "-p", "epochs", "20", "-p", "weights", "[1.0, 100.0]",
-         "-p", "components", "[2]")
+CITED = (
+    "-p",
+    "seeds",
+    "[0]",
+    "-p",
+    "n",
+    "256",
+    "-p",
+    "n_test",
+    "128",
+    "-p",
+    "epochs",
+    "20",
+    "-p",
+    "weights",
+    "[1.0, 100.0]",
+    "-p",
+    "components",
+    "[2]",
+)
 
 
 def test_cited_methods(tmp_path):
@@ -102,7 +152,9 @@ def test_how_wrong(tmp_path):
     least = one_width.groupby(["d_z", "M"])["error"].min()
     assert least[1, 1024] < 0.1 < 0.9 < least[64, 64] and (least[1].diff().dropna() < 0).all()
     terms = pd.read_csv(tmp_path / "data" / "how_wrong_reconstruction.csv")
-    assert (terms["Eq. 16"] >= terms[["Eq. 15", "Eq. 17"]].max(axis=1)).all() and terms["own share"].between(0, 1).all()
+    assert (terms["Eq. 16"] >= terms[["Eq. 15", "Eq. 17"]].max(axis=1)).all() and terms["own share"].between(
+        0, 1
+    ).all()
     weights = pd.read_csv(tmp_path / "data" / "how_wrong_weights.csv")
     assert (weights["N/M"] == 4).all() and weights["ratio"].between(3.9, 8).all()
     assert len(pd.read_csv(tmp_path / "data" / "how_wrong.csv")) == 2
@@ -118,8 +170,12 @@ def test_tighter_bound(tmp_path):
     assert smaller.all()[64] and not smaller.all()[2] and smaller.any()[1]
     runs = pd.read_csv(tmp_path / "data" / "tighter_bound.csv")
     assert runs["prior"].tolist() == ["upper_bound", "pairwise", "best", "monte_carlo"]
-    assert (runs["pairs, lower"] < runs["best"]).all() and (runs["best"] <= runs[["pairs", "Eq. 21"]].min(axis=1) + 1e-6).all()
-    assert runs["aevb_kl"].nunique() >= 3  # they trained with different terms; `best` may have been `pairwise` all the way
+    assert (runs["pairs, lower"] < runs["best"]).all() and (
+        runs["best"] <= runs[["pairs", "Eq. 21"]].min(axis=1) + 1e-6
+    ).all()
+    assert (
+        runs["aevb_kl"].nunique() >= 3
+    )  # they trained with different terms; `best` may have been `pairwise` all the way
 
 
 def test_studies_refuse_runs(tmp_path):
@@ -131,11 +187,33 @@ def test_studies_refuse_runs(tmp_path):
 
 def test_sensitivity(tmp_path):
     """Every choice is judged for both weights; a comparison is listed as flipped exactly if its outcome changed."""
-    given = ("-p", "datasets", "['mnist']", "-p", "seeds", "[0, 1]", "-p", "n", "512", "-p", "epochs", "4", "-p", "n_test", "128")
+    given = (
+        "-p",
+        "datasets",
+        "['mnist']",
+        "-p",
+        "seeds",
+        "[0, 1]",
+        "-p",
+        "n",
+        "512",
+        "-p",
+        "epochs",
+        "4",
+        "-p",
+        "n_test",
+        "128",
+    )
     done = study("38_sensitivity", tmp_path, *given)
     assert done.returncode == 0, done.stderr
     flips = pd.read_csv(tmp_path / "data" / "sensitivity_flips.csv")
-    assert flips.groupby("choice").size().to_dict() == {"Gaussian pixels": 10, "β = 2": 2, "β = 10": 2, "λ = 1": 4, "λ = 100": 4}
+    assert flips.groupby("choice").size().to_dict() == {
+        "Gaussian pixels": 10,
+        "β = 2": 2,
+        "β = 10": 2,
+        "λ = 1": 4,
+        "λ = 100": 4,
+    }
     assert ((flips["as reported"] != flips["with the choice"]) == flips.flips.astype(bool)).all()
     values = pd.read_csv(tmp_path / "data" / "sensitivity_values.csv")
     assert len(values) == 2 * 14 and not values.isna().any(axis=None)
@@ -146,7 +224,10 @@ def test_sensitivity(tmp_path):
     for row in judged.itertuples():
         other = row.comparison.split("than ")[1].removesuffix("'s")
         for choice, found in (("as reported", row[6]), (row.choice, row[7])):
-            ours, theirs = (networks.get((choice, method), networks["as reported", method]) for method in (row.method, other))
+            ours, theirs = (
+                networks.get((choice, method), networks["as reported", method])
+                for method in (row.method, other)
+            )
             outcome = difference(ours, theirs, None)[0]
             assert found == {"smaller": "yes", "larger": "no"}.get(outcome, outcome), row
 
@@ -154,11 +235,23 @@ def test_sensitivity(tmp_path):
 @pytest.fixture
 def claims(tmp_path):
     """Run the claims report on the committed tables, edited; returns its printed text and Markdown."""
+
     def run(edit=lambda name, table: table, profile="quick"):
         for path in (ROOT / "figures" / profile / "data").glob("claims_*.csv"):
             (tmp_path / "data").mkdir(exist_ok=True)
             edit(path.stem, pd.read_csv(path)).to_csv(tmp_path / "data" / path.name, index=False)
-        done = call("wiseale-run", "--quiet", "nbs/30_claims.ipynb", tmp_path / "out.ipynb", "-p", "profile", profile, "-p", "out", tmp_path)
+        done = call(
+            "wiseale-run",
+            "--quiet",
+            "nbs/30_claims.ipynb",
+            tmp_path / "out.ipynb",
+            "-p",
+            "profile",
+            profile,
+            "-p",
+            "out",
+            tmp_path,
+        )
         assert done.returncode == 0, done.stderr
         outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells for o in c.get("outputs", [])]
         return "\n".join("".join(o.get("data", {}).get("text/markdown", o.get("text", ""))) for o in outputs)
@@ -168,16 +261,20 @@ def claims(tmp_path):
 
 def verdict(text, key):
     """The verdict of one claim."""
-    return re.search(r"\*\*Verdict: (.*?)\.\*\*", text[text.index(f"**{key} "):])[1]
+    return re.search(r"\*\*Verdict: (.*?)\.\*\*", text[text.index(f"**{key} ") :])[1]
 
 
 def scaled(method, factor):
     """Edit the squared errors of a method on MNIST; differences by sample are left out."""
+
     def edit(name, table):
         if name == "claims_pairs":
             return table[table.metric != "mse"]
         if name == "claims_values":
-            table.loc[(table.dataset == "mnist") & (table.metric.isin(["mse", "nll"])) & (table.method == method), "value"] *= factor
+            table.loc[
+                (table.dataset == "mnist") & (table.metric.isin(["mse", "nll"])) & (table.method == method),
+                "value",
+            ] *= factor
         return table
 
     return edit
@@ -188,24 +285,61 @@ def test_claims_verdicts_follow_the_tables(claims):
     better = claims(scaled("wiseale", 0.5))
     assert verdict(better, "5.1-2") == "reproduced" and "6 of 6 comparisons hold" in better
     worse = claims(scaled("wiseale", 2))
-    assert verdict(worse, "5.1-2") == "not reproduced" and "contradicted by MSE on mnist (AEVB, β-VAE, WAE-MMD)" in worse
+    assert (
+        verdict(worse, "5.1-2") == "not reproduced"
+        and "contradicted by MSE on mnist (AEVB, β-VAE, WAE-MMD)" in worse
+    )
     assert verdict(worse, "3-1") == "partly"  # a digit's error is one of its four comparisons
     single = claims(lambda name, table: table[table.seed == 0])
-    assert verdict(single, "5.1-2") == "cannot be tested here" and "(one seed)" in single and "One seed only for MSE on mnist" in single
+    assert (
+        verdict(single, "5.1-2") == "cannot be tested here"
+        and "(one seed)" in single
+        and "One seed only for MSE on mnist" in single
+    )
     assert verdict(single, "3-5") == "reproduced"  # measured by the benchmark
 
 
 def test_claims_at_the_papers_size(claims):
     """Data sets with one seed or none come from the profile that has more, and say so; log p(x) is the quadrature's."""
     text = claims(profile="paper")
-    assert "| mnist: MSE | WiSE-ALE: " in text and "5 seeds" in text and "| mnist: log p(x), quadrature |" in text
-    assert "| sine (tenth): MSE | WiSE-ALE: " in text and "[paper: " in text and "3 seeds" in text and "| sine: MSE " not in text
+    assert (
+        "| mnist: MSE | WiSE-ALE: " in text
+        and "5 seeds" in text
+        and "| mnist: log p(x), quadrature |" in text
+    )
+    assert (
+        "| sine (tenth): MSE | WiSE-ALE: " in text
+        and "[paper: " in text
+        and "3 seeds" in text
+        and "| sine: MSE " not in text
+    )
     assert "| teapot (quick): MSE | WiSE-ALE: " in text and verdict(text, "5.1-3") == "cannot be tested here"
-    undecided = claims(lambda name, table: table.assign(value=table.seed.astype(float)) if name == "claims_values" else table, profile="paper")
+    undecided = claims(
+        lambda name, table: (
+            table.assign(value=table.seed.astype(float)) if name == "claims_values" else table
+        ),
+        profile="paper",
+    )
     assert verdict(undecided, "1-7") == "undecided"  # equal values: nothing is smaller or larger
 
 
-SMALL = ("-p", "datasets", "['mnist']", "-p", "seeds", "[0, 1]", "-p", "n_train", "192", "-p", "n_test", "64", "-p", "epochs", "2")
+SMALL = (
+    "-p",
+    "datasets",
+    "['mnist']",
+    "-p",
+    "seeds",
+    "[0, 1]",
+    "-p",
+    "n_train",
+    "192",
+    "-p",
+    "n_test",
+    "64",
+    "-p",
+    "epochs",
+    "2",
+)
 
 
 def test_beta_vae(tmp_path):
@@ -213,9 +347,15 @@ def test_beta_vae(tmp_path):
     done = study("35_beta_vae", tmp_path, *SMALL, "-p", "sizes", "[16, 64]", "-p", "stages", "2")
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / f"beta_vae.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
-    way, networks, ends = (pd.read_csv(tmp_path / "data" / f"beta_vae_{name}.csv") for name in ("way", "networks", "ends"))
+    way, networks, ends = (
+        pd.read_csv(tmp_path / "data" / f"beta_vae_{name}.csv") for name in ("way", "networks", "ends")
+    )
     start = way[way.epoch == 0].pivot(index=["M", "seed"], columns="method", values="cosine")
-    assert (start.wiseale == start.wiseale_per_sample).all() and (start.wiseale > 0.9).all() and way.cosine.max() <= 1 + 1e-5
+    assert (
+        (start.wiseale == start.wiseale_per_sample).all()
+        and (start.wiseale > 0.9).all()
+        and way.cosine.max() <= 1 + 1e-5
+    )
     assert len(way) == 2 * 2 * 2 * 2 and len(networks) == 4 * 2 * 2
     nll = networks.groupby(["M", "method"])["nll"].mean().unstack()
     found = ends[(ends.method == "wiseale") & (ends.metric == "nll")].set_index("M")["mean"]
@@ -224,11 +364,32 @@ def test_beta_vae(tmp_path):
 
 def test_rate_distortion(tmp_path):
     """The rate is information and KL of the aggregate; nothing below and left of the front; the profile's settings are marked."""
-    done = study("39_rate_distortion", tmp_path, *SMALL, "-p", "betas", "[4.0]", "-p", "weights", "[10.0]", "-p", "sizes", "[16, 64]")
+    done = study(
+        "39_rate_distortion",
+        tmp_path,
+        *SMALL,
+        "-p",
+        "betas",
+        "[4.0]",
+        "-p",
+        "weights",
+        "[10.0]",
+        "-p",
+        "sizes",
+        "[16, 64]",
+    )
     assert done.returncode == 0, done.stderr
-    assert all((tmp_path / f"rate_distortion.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    assert all(
+        (tmp_path / f"rate_distortion.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg")
+    )
     table = pd.read_csv(tmp_path / "data" / "rate_distortion.csv")
-    assert len(table) == 8 and set(table.method[table.marked]) == {"aevb", "beta_vae", "wae_mmd", "wiseale", "wiseale_per_sample"}
+    assert len(table) == 8 and set(table.method[table.marked]) == {
+        "aevb",
+        "beta_vae",
+        "wae_mmd",
+        "wiseale",
+        "wiseale_per_sample",
+    }
     assert set(table.M[table.marked]) == {64} and (table.steps == 2 * (192 // table.M)).all()
     assert ((table.rate - table["aggregate"] - table["information"]).abs() < 1e-3 * (1 + table.rate)).all()
     for x, front in (("rate", "R, D"), ("aggregate", "A, D")):
@@ -237,14 +398,26 @@ def test_rate_distortion(tmp_path):
         assert table[front].tolist() == best and any(best)
 
 
-@pytest.mark.parametrize(("name", "given"), [("35_beta_vae", "[64, 16]"), ("39_rate_distortion", "[16, 1024]")])
+@pytest.mark.parametrize(
+    ("name", "given"), [("35_beta_vae", "[64, 16]"), ("39_rate_distortion", "[16, 1024]")]
+)
 def test_studies_refuse_sizes(tmp_path, name, given):
     done = study(name, tmp_path, *SMALL, "-p", "sizes", given)
     assert done.returncode == 1 and "to n_train" in done.stderr
 
 
-LITTLE = {"profile": "smoke", "methods": "['aevb', 'wae_mmd']", "n_images": 6, "n_importance": 400, "n_widened": 4000, "n_annealed": 3,
-          "n_temperatures": 60, "n_posteriors": 64, "n_codes": 500, "step": 0.2}
+LITTLE = {
+    "profile": "smoke",
+    "methods": "['aevb', 'wae_mmd']",
+    "n_images": 6,
+    "n_importance": 400,
+    "n_widened": 4000,
+    "n_annealed": 3,
+    "n_temperatures": 60,
+    "n_posteriors": 64,
+    "n_codes": 500,
+    "step": 0.2,
+}
 LITTLE = [word for name, value in LITTLE.items() for word in ("-p", name, value)]
 
 
@@ -252,19 +425,48 @@ def test_likelihood(tmp_path):
     """Widened proposals find what quadrature finds on networks that hardly learnt, and the comparison is what its tables say."""
     runs = tmp_path / "runs"
     for method in ("aevb", "wae_mmd"):
-        done = call("wiseale-run", "--quiet", "nbs/10_train.ipynb", tmp_path / "train.ipynb", "-p", "dataset", "mnist", "-p", "method", method,
-                    "-p", "profile", "smoke", "-p", "out", runs / "mnist" / method, "-p", "progress", "false")
+        done = call(
+            "wiseale-run",
+            "--quiet",
+            "nbs/10_train.ipynb",
+            tmp_path / "train.ipynb",
+            "-p",
+            "dataset",
+            "mnist",
+            "-p",
+            "method",
+            method,
+            "-p",
+            "profile",
+            "smoke",
+            "-p",
+            "out",
+            runs / "mnist" / method,
+            "-p",
+            "progress",
+            "false",
+        )
         assert done.returncode == 0, done.stderr
     done = study("36_likelihood", tmp_path, *LITTLE, "-p", "runs", runs)
     assert done.returncode == 0, done.stderr
-    assert all((tmp_path / f"likelihood_mnist_smoke.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg"))
+    assert all(
+        (tmp_path / f"likelihood_mnist_smoke.{form}").stat().st_size > 5_000 for form in ("pdf", "png", "svg")
+    )
     images = pd.read_csv(tmp_path / "data" / "likelihood_mnist_smoke_images.csv")
     error = images[["iwae", "widened", "annealed"]].sub(images.quadrature, axis=0)
     assert error.widened.abs().max() < 1
-    assert error.iwae.mean() < 0.5 and error.annealed.max() < 1  # from below; far below where the true posterior lies far out
+    assert (
+        error.iwae.mean() < 0.5 and error.annealed.max() < 1
+    )  # from below; far below where the true posterior lies far out
     table = pd.read_csv(tmp_path / "data" / "likelihood_mnist_smoke.csv").set_index("method")
-    difference = images[images.method == "wae_mmd"].quadrature.mean() - images[images.method == "aevb"].quadrature.mean()
-    assert abs(table.difference.wae_mmd - difference) < 1e-3 and table.low.wae_mmd <= difference <= table.high.wae_mmd
+    difference = (
+        images[images.method == "wae_mmd"].quadrature.mean()
+        - images[images.method == "aevb"].quadrature.mean()
+    )
+    assert (
+        abs(table.difference.wae_mmd - difference) < 1e-3
+        and table.low.wae_mmd <= difference <= table.high.wae_mmd
+    )
     assert (table.elbo - (table.reconstruction - table.information - table.aggregate_kl)).abs().max() < 1e-2
 
 

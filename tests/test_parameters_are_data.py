@@ -1,4 +1,5 @@
 """A parameter's value reaches the notebook as data: no text in it is ever run."""
+
 import json
 
 import nbformat
@@ -34,12 +35,20 @@ HIDDEN = [  # dictionaries with entries that papermill would paste into the code
 @pytest.fixture
 def small(tmp_path):
     """A notebook that writes what it was given to received.json."""
-    values = "\n".join(f"{name} = ''  # text" for name in ATTACKS) + "\nnumber = 1  # int\nchanges = {}  # dict\nwords = []  # list"
+    values = (
+        "\n".join(f"{name} = ''  # text" for name in ATTACKS)
+        + "\nnumber = 1  # int\nchanges = {}  # dict\nwords = []  # list"
+    )
     body = f"received = {{name: globals()[name] for name in {[*ATTACKS, 'number', 'changes', 'words']}}}"
     body += "\nimport json, pathlib\npathlib.Path('received.json').write_text(json.dumps(received))"
-    cells = [nbformat.v4.new_code_cell(values, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(body)]
+    cells = [
+        nbformat.v4.new_code_cell(values, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(body),
+    ]
     kernel = {"name": "python3", "display_name": "python3", "language": "python"}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "small.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "small.ipynb"
+    )
     return tmp_path
 
 
@@ -48,7 +57,10 @@ def pairs(option, values):
 
 
 def test_text_arrives_as_it_was_given(small):
-    nested = {"changes": {**ATTACKS, **{text: [text, {text: None}] for text in ATTACKS.values()}}, "words": list(ATTACKS.values())}
+    nested = {
+        "changes": {**ATTACKS, **{text: [text, {text: None}] for text in ATTACKS.values()}},
+        "words": list(ATTACKS.values()),
+    }
     given = pairs("-p", ATTACKS | {name: repr(value) for name, value in nested.items()})
     done = call("wiseale-run", "--quiet", "small.ipynb", "out.ipynb", *given, cwd=small)
     assert done.returncode == 0, done.stderr
@@ -59,7 +71,15 @@ def test_text_arrives_as_it_was_given(small):
 def test_plain_papermill_hands_text_over_as_data(small):
     papermill = ("papermill", "-k", "python3", "--log-level", "ERROR", "--no-progress-bar")
     changes = {"changes": {text: [text] for text in ATTACKS.values()}}
-    done = call(*papermill, "small.ipynb", "out.ipynb", *pairs("-r", ATTACKS), "-y", yaml.safe_dump(changes), cwd=small)
+    done = call(
+        *papermill,
+        "small.ipynb",
+        "out.ipynb",
+        *pairs("-r", ATTACKS),
+        "-y",
+        yaml.safe_dump(changes),
+        cwd=small,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((small / "received.json").read_text()) == ATTACKS | changes | {"number": 1, "words": []}
     assert not (small / "MARKER").exists()
@@ -74,13 +94,29 @@ def test_plain_papermill_hands_text_over_as_data(small):
 def test_what_is_no_plain_literal_is_refused(small, name, value):
     """Before a kernel starts."""
     done = call("wiseale-run", "--quiet", "small.ipynb", "out.ipynb", "-p", name, value, cwd=small)
-    assert done.returncode == 2 and done.stderr.startswith("wiseale-run: ") and repr(name) in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("wiseale-run: ")
+        and repr(name) in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert sorted(path.name for path in small.iterdir()) == ["small.ipynb"]
 
 
 def test_real_notebook_treats_text_as_data(tmp_path):
     """10_train names the text as an unknown data set, and trains into a folder with an awkward name."""
-    train = ("wiseale-run", "--quiet", ROOT / "nbs/10_train.ipynb", tmp_path / "out.ipynb", "-p", "progress", "false", "-p", "method", "aevb")
+    train = (
+        "wiseale-run",
+        "--quiet",
+        ROOT / "nbs/10_train.ipynb",
+        tmp_path / "out.ipynb",
+        "-p",
+        "progress",
+        "false",
+        "-p",
+        "method",
+        "aevb",
+    )
     text = "".join(ATTACKS.values())
     done = call(*train, "-p", "dataset", text)
     assert done.returncode == 1 and f"unknown dataset {text!r}" in done.stderr

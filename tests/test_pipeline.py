@@ -1,4 +1,5 @@
 """The pipeline end to end on a small profile: interrupted in every way, continued, trained again, and what it redoes."""
+
 import json
 import os
 import re
@@ -24,9 +25,17 @@ MAKE = ("make", "-o", ".venv/ready", "PROFILE=mini", "JOBS=1")  # -o: the enviro
 def small_profile():
     """Sine waves only, two seeds, sizes of seconds."""
     import yaml
+
     paper = yaml.safe_load((ROOT / "config/paper.yaml").read_text())["sine"]
     paper["methods"] = {name: paper["methods"][name] for name in METHODS}
-    sizes = {"n_train": 256, "n_test": 64, "epochs": 12, "n_importance": 4, "n_posteriors": 64, "seeds": [0, 1]}
+    sizes = {
+        "n_train": 256,
+        "n_test": 64,
+        "epochs": 12,
+        "n_importance": 4,
+        "n_posteriors": 64,
+        "seeds": [0, 1],
+    }
     return yaml.safe_dump({"sine": paper | sizes}, sort_keys=False)
 
 
@@ -54,10 +63,21 @@ def start(project):
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     output = open(project / "output.txt", "w")  # noqa: SIM115  the process writes it
     listening = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  what runs in the background may have inherited deaf ears
-    make = subprocess.Popen([*MAKE, "figures"], cwd=project, env=env, start_new_session=True, stdout=output, stderr=output, preexec_fn=listening)
+    make = subprocess.Popen(
+        [*MAKE, "figures"],
+        cwd=project,
+        env=env,
+        start_new_session=True,
+        stdout=output,
+        stderr=output,
+        preexec_fn=listening,
+    )
     while time.time() < started + 120:
         assert make.poll() is None, (project / "output.txt").read_text()
-        if any(p.stat().st_mtime > started for p in project.glob("runs/mini/sine/*/checkpoint/*/epoch*.safetensors")):
+        if any(
+            p.stat().st_mtime > started
+            for p in project.glob("runs/mini/sine/*/checkpoint/*/epoch*.safetensors")
+        ):
             return make
         time.sleep(0.02)
     make.kill()
@@ -75,7 +95,12 @@ def interrupt(project, who):
     make.wait(timeout=120)
     _, alive = psutil.wait_procs(found, timeout=5)
     kept = [path.name[:11] for path in project.glob("runs/mini/sine/*/checkpoint/*/epoch*.safetensors")]
-    return {"started": len(found), "survivors": alive, "kept": kept, "output": (project / "output.txt").read_text()}
+    return {
+        "started": len(found),
+        "survivors": alive,
+        "kept": kept,
+        "output": (project / "output.txt").read_text(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +131,19 @@ def test_nothing_survives_and_epochs_are_kept(drawn, how):
 def test_second_call_says_so_in_one_line(drawn):
     done = drawn[1]["second call"]
     lines = [line for line in done.stderr.splitlines() if not re.match(r"make(\[\d+\])?: ", line)]
-    assert done.returncode != 0 and len(lines) == 1 and "already running" in lines[0] and lines[0].split("process ")[1].split(";")[0].isdigit()
+    assert (
+        done.returncode != 0
+        and len(lines) == 1
+        and "already running" in lines[0]
+        and lines[0].split("process ")[1].split(";")[0].isdigit()
+    )
 
 
 def test_what_was_interrupted_is_whole_and_tidy(drawn):
     project = drawn[0]
-    assert sorted(p.name for p in project.glob("runs/mini/sine/*/*")) == sorted(["notebook.ipynb", "seed0", "seed1"] * len(METHODS))
+    assert sorted(p.name for p in project.glob("runs/mini/sine/*/*")) == sorted(
+        ["notebook.ipynb", "seed0", "seed1"] * len(METHODS)
+    )
     runs = json.loads((project / "figures/mini/MANIFEST.json").read_text())["runs"]
     assert list(runs) == [f"sine/{m}/seed{k}" for m in METHODS for k in (0, 1)]
     assert all(run["trained_with"] == [0, 1] for run in runs.values())
@@ -135,7 +167,9 @@ def test_killed_in_the_middle_of_its_files(drawn):
     before = figure.read_bytes()
     figure.unlink()
     words = (BIN / "wiseale-pipeline", "figures", "mini")
-    with subprocess.Popen(words, cwd=project, env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}) as running:
+    with subprocess.Popen(
+        words, cwd=project, env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    ) as running:
         while running.poll() is None and not figure.exists():
             time.sleep(0.005)
         running.kill()
@@ -159,34 +193,58 @@ def other_machine(manifest):
 
 def better(metrics):
     """The table with a far smaller error for one run."""
-    return "".join(line if not line.startswith("sine,aevb,1,mse,") else "sine,aevb,1,mse,0.05,0,,64,\n" for line in metrics.splitlines(keepends=True))
+    return "".join(
+        line if not line.startswith("sine,aevb,1,mse,") else "sine,aevb,1,mse,0.05,0,,64,\n"
+        for line in metrics.splitlines(keepends=True)
+    )
 
 
-@pytest.mark.parametrize("file, edit, same, told", [
-    ("MANIFEST.json", lambda manifest: manifest, True, "comparing bytes"),
-    ("MANIFEST.json", other_machine, True, "comparing within the spread of the seeds"),
-    ("data/metrics.csv", better, False, "data/metrics.csv  differs"),
-    ("data/figure_4_minima.csv", lambda text: text.replace("0.", "0.1", 1), False, "data/figure_4_minima.csv  differs"),
-])
+@pytest.mark.parametrize(
+    "file, edit, same, told",
+    [
+        ("MANIFEST.json", lambda manifest: manifest, True, "comparing bytes"),
+        ("MANIFEST.json", other_machine, True, "comparing within the spread of the seeds"),
+        ("data/metrics.csv", better, False, "data/metrics.csv  differs"),
+        (
+            "data/figure_4_minima.csv",
+            lambda text: text.replace("0.", "0.1", 1),
+            False,
+            "data/figure_4_minima.csv  differs",
+        ),
+    ],
+)
 def test_comparison(reproduced, tmp_path, capsys, file, edit, same, told):
     project = reproduced[0]
-    committed, fresh = shutil.copytree(project / "figures/mini", tmp_path / "mini"), project / "runs/reproduce/mini/figures/mini"
+    committed, fresh = (
+        shutil.copytree(project / "figures/mini", tmp_path / "mini"),
+        project / "runs/reproduce/mini/figures/mini",
+    )
     edited(committed / file, edit)
     assert pipeline.compare(committed, fresh) is same
     assert told in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file, edit, told", [
-    ("data/metrics.csv", better, "sine mse"),
-    ("data/figure_4_minima.csv", lambda text: text.replace("0.", "0.1", 1), "figure_4_minima.csv  differs"),
-])
+@pytest.mark.parametrize(
+    "file, edit, told",
+    [
+        ("data/metrics.csv", better, "sine mse"),
+        (
+            "data/figure_4_minima.csv",
+            lambda text: text.replace("0.", "0.1", 1),
+            "figure_4_minima.csv  differs",
+        ),
+    ],
+)
 def test_comparison_across_machines_finds_differences(reproduced, tmp_path, capsys, file, edit, told):
     project = reproduced[0]
-    committed, fresh = (shutil.copytree(project / name / "figures/mini", tmp_path / "copy" / name / "mini") for name in (".", "runs/reproduce/mini"))
+    committed, fresh = (
+        shutil.copytree(project / name / "figures/mini", tmp_path / "copy" / name / "mini")
+        for name in (".", "runs/reproduce/mini")
+    )
     edited(fresh / "MANIFEST.json", other_machine)
     edited(fresh / file, edit)
     assert not pipeline.compare(committed, fresh)
-    line, = (line for line in capsys.readouterr().out.splitlines() if told in line)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if told in line)
     assert "beyond" in line or "differs" in line
 
 
@@ -206,8 +264,14 @@ def planned(project):
     """The runs and figures a call would make."""
     done = call("snakemake", "-n", "--cores", "1", "--config", "profile=mini", cwd=project)
     assert done.returncode == 0, done.stderr
-    outputs = [line.split(": ", 1)[1].split(", ")[0] for line in (done.stdout + done.stderr).splitlines() if line.startswith("    output: ")]
-    return sorted(str(Path(out).parent.parent.name if out.endswith("run.json") else Path(out).stem) for out in outputs)
+    outputs = [
+        line.split(": ", 1)[1].split(", ")[0]
+        for line in (done.stdout + done.stderr).splitlines()
+        if line.startswith("    output: ")
+    ]
+    return sorted(
+        str(Path(out).parent.parent.name if out.endswith("run.json") else Path(out).stem) for out in outputs
+    )
 
 
 def test_only_what_changed_is_done_again(drawn):

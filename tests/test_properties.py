@@ -1,4 +1,5 @@
 """Bounds and objectives over their whole documented range: |mu| <= 1e3, log_var in [-80, 80], M up to 300, d_z up to 128."""
+
 import math
 from unittest.mock import patch
 
@@ -32,7 +33,9 @@ from wiseale_nb.loss import (
 from wiseale_nb.models import build
 from wiseale_nb.training import plain_step, pure_terms, record
 
-steady = settings(derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
+steady = settings(
+    derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck)
+)
 RANDN = torch.randn
 
 
@@ -43,10 +46,16 @@ def stream(seed=0):
 @st.composite
 def batches(draw, at_least=1):
     """(mu, log_var), float64 holding float32 numbers: a few entries chosen one by one, or many at random between drawn limits."""
-    M, d_z = draw(st.one_of(st.tuples(st.integers(at_least, m), st.integers(1, d)) for m, d in ((3, 2), (300, 8), (40, 128))))
+    M, d_z = draw(
+        st.one_of(
+            st.tuples(st.integers(at_least, m), st.integers(1, d)) for m, d in ((3, 2), (300, 8), (40, 128))
+        )
+    )
     if M * d_z <= 6:
         mu, log_var = (
-            torch.tensor(draw(st.lists(st.floats(-limit, limit, width=32), min_size=M * d_z, max_size=M * d_z))).reshape(M, d_z)
+            torch.tensor(
+                draw(st.lists(st.floats(-limit, limit, width=32), min_size=M * d_z, max_size=M * d_z))
+            ).reshape(M, d_z)
             for limit in (1000, 80)
         )
     else:
@@ -60,12 +69,18 @@ def batches(draw, at_least=1):
     return mu.float().double(), log_var.float().double()
 
 
-WIDEST = torch.full((300, 128), 1e3).double(), torch.full((300, 128), 80.0).double()  # sums are nearest to overflow
+WIDEST = (
+    torch.full((300, 128), 1e3).double(),
+    torch.full((300, 128), 80.0).double(),
+)  # sums are nearest to overflow
 
 
 def same_noise():
     """Random numbers that are the same in both precisions."""
-    return patch("torch.randn", lambda shape, generator, dtype, device: RANDN(shape, generator=generator, device=device).to(dtype))
+    return patch(
+        "torch.randn",
+        lambda shape, generator, dtype, device: RANDN(shape, generator=generator, device=device).to(dtype),
+    )
 
 
 def monte_carlo(mu, log_var):
@@ -114,7 +129,9 @@ def assert_same(ours, reference, mu, log_var, eps):
     assert abs(ours[0] - value) <= 4 * eps * (size(mu, log_var) + abs(value)), "value"
     sigma, M = (0.5 * log_var).exp(), len(mu)
     relative = 16 * eps * (10 + log_var.abs().sum(1).max() + abs(value) * (abs(value) > size(mu, log_var)))
-    for name, unit, cross, a, b in zip(("mu", "log_var"), (sigma, 1), (sigma * mu.abs(), log_var.exp()), ours[1:], gradients):
+    for name, unit, cross, a, b in zip(
+        ("mu", "log_var"), (sigma, 1), (sigma * mu.abs(), log_var.exp()), ours[1:], gradients
+    ):
         error, scale = (a - b).abs() * unit, b.abs() * unit + (cross + 1) / M
         assert (error <= relative * scale).all(), (name, (error / scale).max() / relative)
 
@@ -135,7 +152,9 @@ def test_float32_is_finite_and_agrees_with_float64(name, batch):
 @steady
 @given(batches())
 def test_tiles_are_the_plain_operations(name, dtype, batch):
-    tiled, plain = (patch.object(aggregate, "_many_pairs", lambda *_, answer=answer: answer) for answer in (True, False))
+    tiled, plain = (
+        patch.object(aggregate, "_many_pairs", lambda *_, answer=answer: answer) for answer in (True, False)
+    )
     batch = [t.to(dtype) for t in batch]
     with tiled:
         ours = results(FUNCTIONS[name], *batch)
@@ -149,21 +168,42 @@ def test_tiles_are_the_plain_operations(name, dtype, batch):
 def test_values_are_the_formulas(batch):
     """Another way to each value, by torch.distributions, in float64."""
     mu, log_var = batch
-    posteriors, prior, rounding = Normal(mu, (0.5 * log_var).exp()), Normal(0.0, 1.0), 1e-13 * size(mu, log_var)
+    posteriors, prior, rounding = (
+        Normal(mu, (0.5 * log_var).exp()),
+        Normal(0.0, 1.0),
+        1e-13 * size(mu, log_var),
+    )
     assert abs(mean(sample_kl(mu, log_var)) - mean(kl_divergence(posteriors, prior).sum(1))) <= rounding
     overlap = Normal(mu, (log_var.exp()[:, None] + log_var.exp()).sqrt()).log_prob(mu[:, None]).sum(-1)
     cross_entropy = mean(0.5 * (log_var.exp() + mu.square() + math.log(2 * math.pi)).sum(1))
-    assert abs(kl_upper_bound(mu, log_var) - mean(overlap.logsumexp(1) - math.log(len(mu))) - cross_entropy) <= rounding
-    assert abs(kl_upper_bound_joint(mu, log_var) - overlap.flatten().logsumexp(0) + 2 * math.log(len(mu)) - cross_entropy) <= rounding
-    ratio = torch.logaddexp(log_var[:, None], log_var) - 0.5 * (log_var[:, None] + log_var) - math.log(2)  # of means of variances
-    distance = 0.25 * (mu[:, None] - mu).square() / (log_var.exp()[:, None] + log_var.exp()) + 0.5 * ratio  # Bhattacharyya's
+    assert (
+        abs(kl_upper_bound(mu, log_var) - mean(overlap.logsumexp(1) - math.log(len(mu))) - cross_entropy)
+        <= rounding
+    )
+    assert (
+        abs(
+            kl_upper_bound_joint(mu, log_var)
+            - overlap.flatten().logsumexp(0)
+            + 2 * math.log(len(mu))
+            - cross_entropy
+        )
+        <= rounding
+    )
+    ratio = (
+        torch.logaddexp(log_var[:, None], log_var) - 0.5 * (log_var[:, None] + log_var) - math.log(2)
+    )  # of means of variances
+    distance = (
+        0.25 * (mu[:, None] - mu).square() / (log_var.exp()[:, None] + log_var.exp()) + 0.5 * ratio
+    )  # Bhattacharyya's
     pairs = (-distance.sum(-1)).logsumexp(1) - math.log(len(mu))
     assert abs(kl_pairwise_bound(mu, log_var) - mean(sample_kl(mu, log_var) + pairs)) <= rounding
     to_others = kl_divergence(Normal(mu[:, None], posteriors.scale[:, None]), posteriors).sum(-1)
     pairs = (-to_others).logsumexp(1) - math.log(len(mu))
     assert abs(kl_pairwise_lower_bound(mu, log_var) - mean(sample_kl(mu, log_var) + pairs)) <= rounding
     mixture = MixtureSameFamily(Categorical(torch.ones_like(mu[:, 0])), Independent(posteriors, 1))
-    torch.testing.assert_close(aggregate_log_prob(mu, mu, log_var), mixture.log_prob(mu), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        aggregate_log_prob(mu, mu, log_var), mixture.log_prob(mu), rtol=1e-9, atol=1e-9
+    )
     covariance = torch.diag(log_var.exp().mean(0)) + mu.T.cov(correction=0).reshape(mu.shape[1], -1)
     values = torch.linalg.eigvalsh(covariance)
     if values[0] > 1e-6 * values[-1]:  # else its determinant is lost in rounding
@@ -181,7 +221,9 @@ def test_bounds_are_in_order(batch):
     assert kl <= upper + 6 * error + rounding
     assert kl <= mean(sample_kl(*batch)) + 6 * error + rounding
     assert upper <= joint + rounding and lower <= upper + rounding
-    pairs_lower, pairs, best = (f(*batch) for f in (kl_pairwise_lower_bound, kl_pairwise_bound, kl_best_bound))
+    pairs_lower, pairs, best = (
+        f(*batch) for f in (kl_pairwise_lower_bound, kl_pairwise_bound, kl_best_bound)
+    )
     assert pairs_lower - rounding <= kl + 6 * error and kl <= pairs + 6 * error + rounding
     assert pairs_lower <= pairs + rounding and pairs <= mean(sample_kl(*batch)) + rounding
     assert best == min(upper, pairs)
@@ -237,15 +279,26 @@ def decodings(draw):
     """(decoded, x, likelihood, std), float64 holding float32 numbers, up to 1e3 in size."""
     M, D = draw(st.integers(1, 40)), draw(st.integers(1, 60))
     likelihood, seed = draw(st.sampled_from(["bernoulli", "gaussian"])), draw(st.integers(0, 99))
-    scale, level, std = draw(st.sampled_from([1e-3, 1.0, 30.0, 1e3])), draw(st.sampled_from([0.0, 1.0, 1e3])), draw(st.sampled_from([0.05, 1.0, 3.0]))
+    scale, level, std = (
+        draw(st.sampled_from([1e-3, 1.0, 30.0, 1e3])),
+        draw(st.sampled_from([0.0, 1.0, 1e3])),
+        draw(st.sampled_from([0.05, 1.0, 3.0])),
+    )
     noise = RANDN(2, M, D, generator=stream(seed))
     if likelihood == "bernoulli":
-        return (scale * noise[0]).double(), noise[1].sigmoid().round(decimals=draw(st.integers(0, 2))).double(), likelihood, 1.0
+        return (
+            (scale * noise[0]).double(),
+            noise[1].sigmoid().round(decimals=draw(st.integers(0, 2))).double(),
+            likelihood,
+            1.0,
+        )
     return (level + scale * noise[0]).double(), (level + noise[1]).double(), likelihood, std
 
 
 def table_of(decoded, x, likelihood, std):
-    return bernoulli_nll_table(decoded, x) if likelihood == "bernoulli" else gaussian_nll_table(decoded, x, std)
+    return (
+        bernoulli_nll_table(decoded, x) if likelihood == "bernoulli" else gaussian_nll_table(decoded, x, std)
+    )
 
 
 def table_rounding(decoded, x, likelihood, std):
@@ -253,7 +306,9 @@ def table_rounding(decoded, x, likelihood, std):
     if likelihood == "bernoulli":
         return decoded.abs().sum(1).max() + decoded.shape[1]
     far = ((t - x.mean(0)).square().sum(1).max() for t in (decoded, x))
-    size = max(decoded.abs().max(), x.abs().max())  # and the numbers' own rounding, where they lie far from zero
+    size = max(
+        decoded.abs().max(), x.abs().max()
+    )  # and the numbers' own rounding, where they lie far from zero
     distance = (decoded - x.mean(0)).abs().max() + (x - x.mean(0)).abs().max()
     return sum(far) / std**2 + decoded.shape[1] * (1 + size * distance / std**2)
 
@@ -262,7 +317,11 @@ def table_rounding(decoded, x, likelihood, std):
 @given(decodings())
 def test_table_is_the_double_loop(case):
     decoded, x, likelihood, std = case
-    law = Bernoulli(logits=decoded[:, None], validate_args=False) if likelihood == "bernoulli" else Normal(decoded[:, None], std)
+    law = (
+        Bernoulli(logits=decoded[:, None], validate_args=False)
+        if likelihood == "bernoulli"
+        else Normal(decoded[:, None], std)
+    )
     expected, table = -law.log_prob(x).sum(-1), table_of(*case)
     assert (table - expected).abs().max() <= 1e-14 * table_rounding(*case)
     nll = bernoulli_nll(decoded, x) if likelihood == "bernoulli" else gaussian_nll(decoded, x, std)
@@ -277,7 +336,9 @@ def test_table_is_the_double_loop(case):
 def test_other_reconstructions(reconstruction, case, seed):
     """Finite with finite gradients in float32, in the order of Jensen's inequalities, and blind to which code belongs to which sample."""
     decoded, x, likelihood, std = case
-    objective = make_objective("wiseale", likelihood=likelihood, observation_std=std, reconstruction=reconstruction)
+    objective = make_objective(
+        "wiseale", likelihood=likelihood, observation_std=std, reconstruction=reconstruction
+    )
     leaf = decoded.float().requires_grad_()
     value = objective.reconstruct(x.float(), leaf)
     assert_finite([value, *torch.autograd.grad(value, leaf)], torch.float32)
@@ -298,11 +359,17 @@ def test_recorded_steps_are_the_plain_ones(prior):
     objective = make_objective("wiseale", likelihood="gaussian", prior=prior, prior_weight="per_sample")
     x, noise = RANDN(2, 16, 1, 256, generator=stream(2)), RANDN(2, 1, 16, 4, generator=stream(3))
     weights = [[p.detach() for p in network.parameters()] for network in networks]
-    step, stacked = torch.func.grad(pure_terms(networks[0], objective), has_aux=True), [torch.stack(w) for w in zip(*weights)]
+    step, stacked = (
+        torch.func.grad(pure_terms(networks[0], objective), has_aux=True),
+        [torch.stack(w) for w in zip(*weights)],
+    )
     together = record(torch.func.vmap(step), stacked, x, noise)(stacked, x, noise)
     alone = record(step, weights[0], x[0], noise[0])
     for k, network in enumerate(networks):
         plain, values = plain_step(network, objective)(list(network.parameters()), x[k], noise[k])
-        for gradients, terms in (alone(weights[k], x[k], noise[k]), ([g[k] for g in together[0]], together[1][k])):
+        for gradients, terms in (
+            alone(weights[k], x[k], noise[k]),
+            ([g[k] for g in together[0]], together[1][k]),
+        ):
             torch.testing.assert_close(terms, values, rtol=1e-5, atol=1e-4)
             torch.testing.assert_close(list(gradients), list(plain), rtol=1e-3, atol=1e-4)

@@ -1,4 +1,5 @@
 """data_scripts/teapot.py: the same bytes from any number of cores, whole files or none, and what is there is checked."""
+
 import errno
 import importlib.util
 import shutil
@@ -34,7 +35,15 @@ def made(tmp_path, capsys):
 
 def test_any_number_of_cores_gives_the_same_bytes(tmp_path):
     for cores in ("1", "2"):
-        done = call(sys.executable, SCRIPT, "--n", "1200", "--root", tmp_path / cores, env={"NUMBA_NUM_THREADS": cores})
+        done = call(
+            sys.executable,
+            SCRIPT,
+            "--n",
+            "1200",
+            "--root",
+            tmp_path / cores,
+            env={"NUMBA_NUM_THREADS": cores},
+        )
         assert done.returncode == 0 and "1260/1260" in done.stderr, done.stderr
     one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
     assert one == two and sorted(one) == ["factors.npy", "images.npy"]
@@ -113,7 +122,9 @@ teapot.main(["--n", "1400", "--root", sys.argv[1]])
 
 def test_killed_call_is_continued(tmp_path, monkeypatch):
     """A part of the file is never taken for the whole, and is not rendered again."""
-    process = subprocess.Popen([sys.executable, "-c", SLOW, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout.readline() == "first piece written\n"
     process.send_signal(signal.SIGKILL)
     assert process.wait(20) == -signal.SIGKILL
@@ -129,7 +140,11 @@ def test_killed_call_is_continued(tmp_path, monkeypatch):
 
 
 def test_wrong_arguments_and_places(tmp_path, capsys, monkeypatch):
-    for given, told in [(["--n", "19"], "at least 20, got '19'"), (["--n", "1e5"], "at least 20, got '1e5'"), (["--seed", "x"], "--seed")]:
+    for given, told in [
+        (["--n", "19"], "at least 20, got '19'"),
+        (["--n", "1e5"], "at least 20, got '1e5'"),
+        (["--seed", "x"], "--seed"),
+    ]:
         with pytest.raises(SystemExit) as stop:
             script.main([*given, "--root", str(tmp_path)])
         assert stop.value.code == 2 and told in capsys.readouterr().err
