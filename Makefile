@@ -1,6 +1,8 @@
-# The front door; the work is in the Snakefile (figures) and in tests/ (checks).
+# The front door; the work is in the Snakefile (figures, studies), in tools/ and in tests/ (checks).
 PROFILE ?= quick
 DATASETS ?=
+SIZE    ?= quick
+NB      ?=
 JOBS    ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON  ?= python3
 UV      := uv==0.13.9
@@ -12,14 +14,20 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup mnist figures quick-runs verify reproduce studies test test-pythae faults bench readme
+# `exec`, so that the pipeline's parent is make itself, and it ends when make is killed.
+PIPELINE := exec wiseale-pipeline
+HERE      = --jobs $(JOBS) --parent $$PPID
+
+.PHONY: help setup mnist figures studies verify redraw reproduce notebooks readme test test-pythae faults bench
 
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
 	@echo "             [DATASETS=\"sine mnist\"]                only these; celeba must be named, and its photographs brought"
+	@echo "make studies [SIZE=quick|paper] [JOBS=n]           run the studies nbs/31-39, which go beyond the paper"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
+	@echo "make redraw                                        draw them again in their place, after a change of their style"
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
-	@echo "make studies [JOBS=n]                              run the studies nbs/31-39, which go beyond the paper"
+	@echo "make notebooks [NB=\"24 07_config\"]                 execute notebooks in place, all or some, for what they show"
 	@echo "make test                                          everything that checks the project"
 	@echo "make test-pythae                                   run the notebook that needs pythae, in the environment of make bench"
 	@echo "make faults                                        kill training and the pipeline at random moments, 30 + 14 times"
@@ -40,29 +48,23 @@ setup: .venv/ready
 mnist: setup
 	@python data_scripts/mnist.py
 
-# `exec`, so that the pipeline's parent is make itself, and it ends when make is killed.
 figures: setup
-	@exec wiseale-pipeline figures $(PROFILE) --datasets "$(DATASETS)" --jobs $(JOBS) --parent $$PPID
+	@$(PIPELINE) figures "$(PROFILE)" --datasets "$(DATASETS)" $(HERE)
+
+studies: setup
+	@$(PIPELINE) studies "$(SIZE)" $(HERE)
 
 verify: setup
-	@exec wiseale-pipeline verify --jobs $(JOBS) --parent $$PPID
+	@$(PIPELINE) verify $(HERE)
+
+redraw: setup
+	@$(PIPELINE) redraw $(HERE)
 
 reproduce: setup
-	@exec wiseale-pipeline reproduce $(PROFILE) --jobs $(JOBS) --parent $$PPID
+	@$(PIPELINE) reproduce "$(PROFILE)" $(HERE)
 
-STUDIES := $(patsubst nbs/%,runs/studies/%,$(wildcard nbs/3[1-9]_*.ipynb))
-
-studies: mnist
-	@$(MAKE) --no-print-directory -j $(JOBS) $(STUDIES)
-
-runs/studies/%.ipynb: nbs/%.ipynb $(wildcard wiseale_nb/*.py) $(wildcard config/*.yaml) | setup
-	@wiseale-run --quiet $< $@
-
-# This study reads the runs of the quick profile, which `make figures` trains.
-runs/studies/36_likelihood.ipynb: | quick-runs
-
-quick-runs: setup
-	@exec wiseale-pipeline figures quick --jobs $(JOBS) --parent $$PPID
+notebooks: mnist
+	@$(PIPELINE) notebooks $(NB) --parent $$PPID
 
 test: mnist
 	@pytest -q -n $(JOBS) --dist loadgroup tests
@@ -81,9 +83,11 @@ faults: mnist
 	.venv/bin/uv pip install --quiet --python .venv-bench/bin/python -c .venv-bench/constraints.txt $(PEERS)
 	@touch $@
 
+# Measured anew each time, so it is no rule of the Snakefile; what it draws is drawn again by verify and redraw.
 bench: .venv-bench/ready mnist
 	@mkdir -p runs/bench
-	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/wiseale-run nbs/40_bench.ipynb runs/bench/bench.ipynb
+	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/wiseale-run nbs/40_bench.ipynb runs/bench/bench.ipynb -p redraw false
+	@wiseale-pipeline manifest bench
 
-readme:
-	@python tests/readme.py > README.md
+readme: setup
+	@wiseale-pipeline readme > .README.md && mv .README.md README.md

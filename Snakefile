@@ -1,79 +1,74 @@
-# Orders the notebooks: data -> runs -> figures -> manifest. `make figures` calls it; `snakemake -n` shows what it would do.
-# Every rule runs one notebook through wiseale-run. Settings come from config/<profile>.yaml and are given to `params`,
-# so that a changed setting re-runs what depends on it and nothing else.
-import os
-from pathlib import Path
-from wiseale_nb import experiment
+# Orders the notebooks: data, runs, figures and studies, manifests. `make figures` calls it; `snakemake -n` shows what it would do.
+#
+# A job is done when its executed notebook is there: that is the output of its rule, which Snakemake removes before it starts.
+# Run folders, figures and figure data are no outputs. The notebook writes each file whole, under its name or not at all, so a
+# committed figure is never missing because a job was interrupted. If one is not there, `absent` makes its job run again.
+#
+# Contents decide what is done again, not times. `params` hold fingerprints of settings, code and data, and the executed notebooks
+# that other jobs read are compared by checksum (profiles/default). All else is `ancient`: it has to be there, its time is not asked for.
+from wiseale_nb.config import load_config, select
+from wiseale_nb.data import DATASETS
+from wiseale_tools import rules as ask
 
-ROOT = Path(workflow.basedir)
 PROFILE = config.get("profile", "quick")
-DATASETS = config.get("datasets") or ""  # "" means all but those that the user has to bring
-SETTINGS = experiment.select(experiment.load_config(PROFILE, ROOT / "config"), DATASETS)
-FIGURES = experiment.profile_figures(SETTINGS)
-DATA = Path(os.environ.get("WISEALE_DATA") or ROOT / "data")
-RUNS, OUT = experiment.runs_folder("", PROFILE), f"figures/{PROFILE}"
-FILES = {  # of each data set that is read from files
-    "mnist": [DATA / "mnist" / f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")],
-    "celeba": [DATA / "celeba" / name for name in ("images.npy", "partition.npy")],  # no rule makes them
-}
-if "teapot" in SETTINGS:  # the script keeps a larger set, which serves as well; so there is a mark for each size that was asked for
-    TEAPOT = {key: SETTINGS["teapot"][key] for key in ("n_train", "n_test")}
-    FILES["teapot"] = [DATA / "teapot" / "{n_train}_train_{n_test}_test".format(**TEAPOT)]
+WANTED = str(config.get("datasets") or "")  # "" means all but those that the user has to bring
+SIZE = config.get("size", "quick")  # of the studies
+SETTINGS = select(load_config(PROFILE), WANTED)
+FIGURES = ask.profile_entries(PROFILE, WANTED)
+ANALYTIC = ask.analytic_entries()
+STUDIES = ask.study_entries("studies", SIZE)
 RUN = "exec wiseale-run --quiet --parent $PPID"  # `exec`, so that the runner's parent is Snakemake itself
+TRAINED = [ask.trained(PROFILE, dataset, method) for dataset in SETTINGS for method in SETTINGS[dataset]["methods"]]
 
 
-def modules(*names):
-    return [f"wiseale_nb/{name}.py" for name in names]
+def fetched(names):
+    "What is there once the scripts of some data sets have run."
+    return [file for name in names if name in SETTINGS for file in ask.fetched(name, SETTINGS[name])]
 
 
-def run_files(*runs):
-    "All files of some runs, each a data set, a method and a seed."
-    return [experiment.run_folder(RUNS, *run) / name for run in runs for name in experiment.RUN_FILES]
+localrules: all, data, studies, absent, manifest, manifest_analytic, manifest_studies
 
 
-def drawn(name):
-    "The files of a figure and those that it is drawn from."
-    out = experiment.figures_folder("", PROFILE, FIGURES[name].dataset)
-    return [out / f"{name}.{ext}" for ext in experiment.FORMATS] + [out / "data" / f for f in FIGURES[name].data]
-
-
-localrules: all, manifest
-
-
-rule all:  # names every file, so that one that was deleted is made again
+rule all:
     input:
-        [] if DATASETS else f"{OUT}/MANIFEST.json",  # it is about the whole profile
-        [drawn(name) for name in FIGURES],
-        run_files(*experiment.profile_runs(SETTINGS)),
+        TRAINED,
+        [ask.executed(entry) for entry in FIGURES],
+        [] if WANTED else f"runs/{PROFILE}/figures/MANIFEST.json",  # it is about the whole profile
+        [] if WANTED else "runs/analytic/MANIFEST.json",
 
 
-rule manifest:
+rule studies:
     input:
-        [drawn(name) for name in FIGURES],
-        run_files(*experiment.profile_runs(SETTINGS)),
-        modules=modules("experiment", "pipeline"),
+        [ask.executed(entry) for entry in STUDIES],
+        "runs/studies/MANIFEST.json",
+
+
+rule data:
+    input:
+        fetched(SETTINGS),
+
+
+rule absent:  # its content is never the same twice
     output:
-        f"{OUT}/MANIFEST.json",
-        f"{OUT}/data/metrics.csv",
-    params:
-        settings=SETTINGS,
+        temp(ask.ABSENT),
     shell:
-        "wiseale-pipeline manifest {PROFILE}"
+        "date +%s%N > {output:q}"
 
 
-rule mnist:
-    output:
-        FILES["mnist"],
-    shell:
-        "python data_scripts/mnist.py"
-
-
-if "teapot" in SETTINGS:
-    rule teapot:
-        output:
-            touch(FILES["teapot"]),
-        shell:
-            "python data_scripts/teapot.py --n {TEAPOT[n_train]} --held-out {TEAPOT[n_test]}"
+for dataset, settings in SETTINGS.items():
+    if DATASETS[dataset].script and not DATASETS[dataset].user_supplied:
+        rule:
+            name:
+                f"fetch_{dataset}"
+            input:
+                absent=ask.absent(ask.data_files(dataset)),
+            output:
+                touch(ask.fetched(dataset, settings)),
+            params:
+                key=ask.script_key(dataset),
+                words=ask.script_words(dataset, settings),
+            shell:
+                "python {params.words:q}"
 
 
 for dataset, settings in SETTINGS.items():
@@ -82,33 +77,63 @@ for dataset, settings in SETTINGS.items():
             name:
                 f"train_{dataset}_{method}"
             input:
-                notebook="nbs/10_train.ipynb",
-                modules=modules("aggregate", "loss", "models", "data", "training", "evaluation", "experiment"),
-                data=FILES.get(dataset, []),
+                notebook=ancient("nbs/10_train.ipynb"),
+                data=ancient(ask.fetched(dataset, settings)),
+                absent=ask.absent(ask.run_files(PROFILE, dataset, method, settings["seeds"])),
             output:
-                run_files(*((dataset, method, seed) for seed in settings["seeds"])),
-                executed=experiment.run_folder(RUNS, dataset, method, 0).parent / "notebook.ipynb",
-            params:  # the other methods are not among them
-                settings={key: value for key, value in settings.items() if key != "methods"} | {"objective": settings["methods"][method]},
-                given=f"-p dataset {dataset} -p method {method} -p seeds '{settings['seeds']}'",
+                ask.trained(PROFILE, dataset, method),
+            params:
+                key=ask.runs_key(PROFILE, dataset, method, settings["seeds"]),
+                data=ask.content(ask.data_files(dataset)),
+                words=["-p", "dataset", dataset, "-p", "method", method, "-p", "seeds", str(settings["seeds"])],
             shell:
-                "{RUN} {input.notebook} {output.executed} {params.given} -p profile {PROFILE} -p progress false"
+                "{RUN} {input.notebook:q} {output:q} {params.words:q} -p profile {PROFILE:q} -p progress false"
 
 
-for name, figure in FIGURES.items():
+for entry in FIGURES + ANALYTIC + STUDIES:
     rule:
         name:
-            name
+            entry.stem
         input:
-            notebook=f"nbs/{figure.notebook}",
-            modules=modules("aggregate", "plotting", "experiment", *(("data", "models", "evaluation") if figure.dataset or figure.every else ()),
-                            *(("representation",) if figure.every else ())),
-            runs=run_files(*experiment.figure_runs(name, SETTINGS)),
-            data=[path for dataset in (figure.dataset, *figure.every) for path in FILES.get(dataset, []) if dataset in SETTINGS],
+            notebook=ancient(f"nbs/{entry.figure.notebook}.ipynb"),
+            runs=sorted({ask.trained(entry.profile, *run[:2]) for run in ask.shown_runs(entry, WANTED)}),
+            data=ancient(fetched(ask.shown_datasets(entry, WANTED))),
+            absent=ask.absent(ask.out_files(entry)),
         output:
-            drawn(name),
-            executed=RUNS / "figures" / f"{name}.ipynb",
+            ask.executed(entry),
         params:
-            given=f"-p dataset {figure.dataset}" if figure.shared else "",
+            key=ask.picture_and_data_key(entry),
+            data=ask.content(ask.data_files(*ask.shown_datasets(entry, WANTED))),
+            inputs=ask.inputs_key(entry),
+            words=lambda wildcards, input, entry=entry: ask.parameters(entry),
+            state=lambda wildcards, input, entry=entry: ask.data_state(entry, WANTED),
         shell:
-            "{RUN} {input.notebook} {output.executed} -p profile {PROFILE} -p redraw false {params.given}"
+            "{RUN} {input.notebook:q} {output:q} {params.words:q} --key {params.state:q}"
+
+
+rule manifest:
+    input:
+        TRAINED,
+        [ask.executed(entry) for entry in FIGURES],
+        absent=ask.absent([f"figures/{PROFILE}/MANIFEST.json", f"figures/{PROFILE}/data/metrics.csv"]),
+    output:
+        f"runs/{PROFILE}/figures/MANIFEST.json",
+    params:
+        settings=SETTINGS,
+    shell:
+        "wiseale-pipeline manifest {PROFILE:q} && cp figures/{PROFILE:q}/MANIFEST.json {output:q}"
+
+
+for folder, entries in {"analytic": ANALYTIC, "studies": STUDIES}.items():
+    rule:
+        name:
+            f"manifest_{folder}"
+        input:
+            [ask.executed(entry) for entry in entries],
+            absent=ask.absent([f"figures/{folder}/MANIFEST.json"]),
+        output:
+            f"runs/{folder}/MANIFEST.json",
+        params:
+            folder=folder,
+        shell:
+            "wiseale-pipeline manifest {params.folder} && cp figures/{params.folder}/MANIFEST.json {output:q}"

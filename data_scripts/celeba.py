@@ -1,9 +1,10 @@
-"""Convert CelebA's photographs into the data folder: images.npy, and partition.npy, the part that each belongs to.
+"""Convert CelebA's photographs into the data folder: images.npy, and partition.npy with the part of each.
 
-CelebA may not be passed on; its makers' page, or torchvision.datasets.CelebA(root, download=True), gives it for research.
-This script takes what you have: the folder "celeba" of torchvision's download, img_align_celeba.zip, or a folder of JPEG
-files of 178x218. Nothing is unpacked to disk. A call that was killed is continued by the next one; a file appears under
-its final name only when it is complete. Files that cannot be read are counted, listed, and left out.
+CelebA cannot be redistributed. For research, get it from its authors' page or by
+torchvision.datasets.CelebA(root, download=True). This script accepts the folder "celeba" of torchvision's
+download, img_align_celeba.zip, or a folder of 178x218 JPEG files. Nothing is unpacked to disk. If a call is
+killed, the next one continues it; a file appears under its final name only when it is complete. Files that
+cannot be read are counted, listed, and left out.
 """
 
 import argparse
@@ -26,30 +27,24 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional
 
-from wiseale_nb.data import (
-    CELEBA_PARTS,
-    DataError,
-    data_root,
-    open_array,
-    random_stream,
-    write_rows,
-    write_whole,
-)
+from wiseale_nb.core import atomic_write, data_root, random_stream
+from wiseale_nb.data import CelebA
+from wiseale_nb.formats import DataError, open_array, write_rows
 
 NAME = "img_align_celeba"  # of the folder and of the archive that CelebA comes in
 PARTITION = "list_eval_partition.txt"
 SIZE, CROP, SIDE = (178, 218), 178, 64  # of a photograph, of the square at its centre, of the result
-DAMAGED = CELEBA_PARTS.index("damaged")
-LARGEST = 2**24  # bytes; no genuine photograph is a hundredth of that
-SAMPLES = 64  # files that are converted before all others: do they fit, and are those on the disk the same?
-UNREADABLE = (  # what reading a damaged photograph or archive may raise
+DAMAGED = CelebA.parts.index("damaged")
+LARGEST = 2**24  # bytes; genuine photographs are a hundred times smaller
+SAMPLES = 64  # files that are tried first, and compared with the rows on the disk
+UNREADABLE = (  # what a damaged photograph or archive may raise
     OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, zlib.error,
     zipfile.BadZipFile, Image.DecompressionBombError,
 )  # fmt: skip
 
 
 class SourceError(Exception):
-    """The photographs cannot be used; the text says why."""
+    """The photographs cannot be used; the message says why."""
 
 
 class Source(NamedTuple):
@@ -59,10 +54,10 @@ class Source(NamedTuple):
     names: list[str]  # sorted
     sizes: list[int]  # in bytes
     read: Callable[[str], bytes]
-    partition: tuple[str, str] | None  # where it was found, and its text
+    partition: tuple[str, str] | None  # its place and its text
 
 
-# --- What the user has -------------------------------------------------------------------------------------------
+# --- What the user has ---------------------------------------------------------------------------------
 
 
 def is_jpeg(name: str) -> bool:
@@ -72,7 +67,7 @@ def is_jpeg(name: str) -> bool:
 
 
 def nearby_partition(place: Path) -> tuple[str, str] | None:
-    """The partition file in a folder, if it is there."""
+    """The partition file in a folder, if there is one."""
     path = place / PARTITION
     return (str(path), path.read_text("utf-8", errors="replace")) if path.is_file() else None
 
@@ -95,7 +90,7 @@ def from_folder(place: Path) -> Source:
 
 
 def from_archive(place: Path) -> Source:
-    """The JPEG files of a zip archive; one that names files outside itself, or links, is refused as a whole."""
+    """The JPEG files of a zip archive; one with links, or paths outside itself, is refused as a whole."""
     archive = zipfile.ZipFile(place)
     for member in archive.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))
@@ -116,14 +111,13 @@ def find(place: Path) -> Source:
     """The photographs in an archive, in a folder, or in what torchvision's download leaves in a folder."""
     try:
         for candidate in (place, place / NAME, place / f"{NAME}.zip"):
-            source = (
-                from_folder(candidate)
-                if candidate.is_dir()
-                else from_archive(candidate)
-                if candidate.is_file()
-                else None
-            )
-            if source and source.names:
+            if candidate.is_dir():
+                source = from_folder(candidate)
+            elif candidate.is_file():
+                source = from_archive(candidate)
+            else:
+                continue
+            if source.names:
                 return source
     except UNREADABLE as error:
         raise SourceError(f"cannot read {candidate}: {error}") from None
@@ -133,7 +127,7 @@ def find(place: Path) -> Source:
 
 
 def parts_of(source: Source, seed: int) -> np.ndarray:
-    """The code of each file's part: from the official partition, or drawn 8 : 1 : 1 where that is missing."""
+    """The code of each file's part: from the official partition, or drawn 8 : 1 : 1 if that is missing."""
     codes = np.empty(len(source.names), np.uint8)
     if source.partition is None:
         order = torch.randperm(len(codes), generator=random_stream(seed, "data", part="partition")).numpy()
@@ -158,7 +152,7 @@ def parts_of(source: Source, seed: int) -> np.ndarray:
     return codes
 
 
-# --- From a JPEG file to a row -----------------------------------------------------------------------------------
+# --- From a JPEG file to a row -------------------------------------------------------------------------
 
 
 def square(source: Source, row: int) -> np.ndarray:
@@ -180,13 +174,13 @@ def convert(source: Source, rows: range) -> np.ndarray:
         try:
             pixels[:] = square(source, row)
         except UNREADABLE:
-            pass  # reported at the end, when the file is read again
+            pass  # reported at the end, where the file is read again
     channels_first = torch.from_numpy(squares).permute(0, 3, 1, 2)
     return functional.resize(channels_first, [SIDE, SIDE], antialias=True).numpy()
 
 
 def reason(source: Source, row: int) -> str:
-    """Why a file cannot be used; empty if it can."""
+    """Why a file cannot be used; empty if it can be."""
     try:
         square(source, row)
     except UnidentifiedImageError:
@@ -202,19 +196,19 @@ def sample(source: Source) -> range:
 
 
 def check(source: Source) -> None:
-    """Refuse a source most of whose files cannot be used, before time is spent on the rest."""
-    reasons = {row: why for row in sample(source) if (why := reason(source, row))}
-    if len(reasons) * 2 > len(sample(source)):
-        row, why = next(iter(reasons.items()))
-        raise SourceError(f"{source.place} is not CelebA: of {len(sample(source))} files that were tried, {len(reasons)} cannot be used, "
-                          f"such as {source.names[row]}: {why}")  # fmt: skip
+    """Refuse a source if most of a sample of its files cannot be used."""
+    reasons = {source.names[row]: reason(source, row) for row in sample(source)}
+    unusable = [f"{name}: {why}" for name, why in reasons.items() if why]
+    if len(unusable) * 2 > len(reasons):
+        counts = f"of {len(reasons)} files that were tried, {len(unusable)} cannot be used"
+        raise SourceError(f"{source.place} is not CelebA: {counts}, such as {unusable[0]}")
 
 
-# --- The data folder ---------------------------------------------------------------------------------------------
+# --- The data folder -----------------------------------------------------------------------------------
 
 
-def images_are_right(folder: Path, source: Source) -> bool:
-    """Whether the images are there, and some of them show what the files do."""
+def images_are_correct(folder: Path, source: Source) -> bool:
+    """Whether the images exist, and a sample of them matches the files."""
     try:
         images = open_array(folder / "images.npy", (len(source.names), 3, SIDE, SIDE), np.uint8)
     except DataError:
@@ -245,33 +239,38 @@ def write_images(folder: Path, source: Source) -> None:
         write_rows(folder / "images.npy", (len(source.names), 3, SIDE, SIDE), make, key)
 
 
+def stored_codes(path: Path, rows: int) -> np.ndarray | None:
+    """The partition on the disk, if it has this number of rows."""
+    try:
+        return open_array(path, (rows,), np.uint8)
+    except DataError:
+        return None
+
+
 def prepare(folder: Path, source: Source, seed: int) -> str:
-    """Write what is missing; the partition comes last: with it the set is complete. Returns what was done."""
+    """Write what is missing; the partition comes last and marks the set as complete. Returns a summary."""
     check(source)
     codes, path = parts_of(source, seed), folder / "partition.npy"
-    if whole := images_are_right(folder, source):
-        try:
-            there = open_array(path, codes.shape, np.uint8)
-        except DataError:
-            there = codes + 4  # no valid code
-    else:
+    complete = images_are_correct(folder, source)
+    if not complete:
         path.unlink(missing_ok=True)
         write_images(folder, source)
-    if not whole or not ((there == codes) | (there == DAMAGED)).all():
+    stored = stored_codes(path, len(codes))
+    if stored is None or not ((stored == codes) | (stored == DAMAGED)).all():
         codes[damaged_rows(folder, source)] = DAMAGED
         content = io.BytesIO()
         np.save(content, codes)
-        write_whole(path, content.getvalue())
-        there, whole = codes, False
-    counts = ", ".join(f"{(there == code).sum()} {part}" for code, part in enumerate(CELEBA_PARTS))
-    origin = (
-        source.partition[0] if source.partition else f"drawn with seed {seed}, as there is no {PARTITION}"
-    )
-    return f"CelebA is complete in {folder}{': nothing to do' if whole else ''}\n  {counts}\n  partition: {origin}"
+        atomic_write(path, content.getvalue())
+        stored, complete = codes, False
+    counts = ", ".join(f"{(stored == code).sum()} {part}" for code, part in enumerate(CelebA.parts))
+    drawn = f"drawn with seed {seed}, as there is no {PARTITION}"
+    origin = source.partition[0] if source.partition else drawn
+    done = ": nothing to do" if complete else ""
+    return f"CelebA is complete in {folder}{done}\n  {counts}\n  partition: {origin}"
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a whole data set is there, from whichever photographs."""
+    """Whether there is a complete data set, from whichever photographs."""
     try:
         images = open_array(folder / "images.npy", (None, 3, SIDE, SIDE), np.uint8)
         open_array(folder / "partition.npy", (len(images),), np.uint8)
@@ -281,7 +280,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 when the set is in place, 1 when not."""
+    """Exit status: 0 if the set is in place, 1 if not."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -296,23 +295,21 @@ def main(argv: list[str] | None = None) -> int:
         "--seed",
         type=int,
         default=0,
-        help=f"draws the parts if there is no {PARTITION} (default: %(default)s)",
+        help=f"chooses the parts if there is no {PARTITION} (default: %(default)s)",
     )
     parser.add_argument(
         "--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)"
     )
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a temporary file is removed
-    torch.set_num_threads(1)  # the photographs run side by side, not the pixels of one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
+    torch.set_num_threads(1)  # photographs are processed in parallel, not pixels
 
     folder = data_root(args.root) / "celeba"
     try:
         print(prepare(folder, find(args.source or folder), args.seed))
     except SourceError as error:
         if args.source is None and is_complete(folder):
-            print(
-                f"CelebA is complete in {folder}: nothing to do (the photographs are not there to compare with)"
-            )
+            print(f"CelebA is complete in {folder}: nothing to do (there are no photographs to compare with)")
             return 0
         print(f"error: {error}\n{__doc__.split(chr(10) * 2)[1]}", file=sys.stderr)
         return 1

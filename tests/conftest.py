@@ -15,11 +15,7 @@ BIN = Path(sys.executable).parent
 
 def call(*words, cwd=ROOT, **options):
     """Run a command of this environment; returns the finished process with its text."""
-    env = os.environ | {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "WISEALE_DATA": str(data_folder()),
-    }
+    env = environment(cwd) | {"WISEALE_DATA": str(data_folder())}
     return subprocess.run(
         [str(w) for w in words],
         cwd=cwd,
@@ -28,6 +24,12 @@ def call(*words, cwd=ROOT, **options):
         text=True,
         **options,
     )
+
+
+def environment(cwd):
+    """Variables under which the commands of this environment use the library of a folder."""
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    return env | ({"PYTHONPATH": str(cwd)} if Path(cwd, "wiseale_nb").is_dir() else {})
 
 
 def data_folder():

@@ -1,4 +1,4 @@
-"""Bad input gets one clear message and a non-zero exit, and leaves nothing half-written under a final name."""
+"""Bad input gets one clear message and a non-zero exit, and leaves nothing half-written under its name."""
 
 import resource
 import shutil
@@ -70,7 +70,7 @@ def test_unwritable_folder_is_found_before_training(tmp_path, out):
 
 
 def test_full_disk_leaves_no_half_of_a_run(tmp_path):
-    """A limit on the size of files stands in for a full disk: a checkpoint exceeds it, the notebook would not."""
+    """A limit on the size of files stands for a full disk: a checkpoint exceeds it, the notebook does not."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))

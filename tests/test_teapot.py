@@ -1,4 +1,4 @@
-"""data_scripts/teapot.py: the same bytes from any number of cores, whole files or none, and what is there is checked."""
+"""data_scripts/teapot.py: equal bytes from any number of cores, whole files or none, checks of old files."""
 
 import errno
 import importlib.util
@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import ROOT, call
 
-from wiseale_nb.data import DataError, load
+from wiseale_nb.data import load
+from wiseale_nb.formats import DataError
 from wiseale_nb.teapot import draw_factors, render
 
 SCRIPT = ROOT / "data_scripts" / "teapot.py"
@@ -140,14 +141,14 @@ def test_killed_call_is_continued(tmp_path, monkeypatch):
 
 
 def test_wrong_arguments_and_places(tmp_path, capsys, monkeypatch):
-    for given, told in [
+    for args, message in [
         (["--n", "19"], "at least 20, got '19'"),
         (["--n", "1e5"], "at least 20, got '1e5'"),
         (["--seed", "x"], "--seed"),
     ]:
         with pytest.raises(SystemExit) as stop:
-            script.main([*given, "--root", str(tmp_path)])
-        assert stop.value.code == 2 and told in capsys.readouterr().err
+            script.main([*args, "--root", str(tmp_path)])
+        assert stop.value.code == 2 and message in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert script.main(["--n", "20", "--root", str(tmp_path / "file")]) == 1
     assert capsys.readouterr().err.startswith(f"error: cannot use {tmp_path / 'file'}")

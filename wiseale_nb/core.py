@@ -11,6 +11,7 @@ __all__ = ['Positive', 'NonNegative', 'PositiveInt', 'NonNegativeInt', 'Weight',
 import configparser
 import contextlib
 import csv
+import dataclasses
 import functools
 import hashlib
 import io
@@ -43,33 +44,41 @@ def describe_type(
 ) -> str:  # such as "number >= 0 or '1/M'"
     "An annotation in words."
     origin = get_origin(annotation)
+    if origin is list:
+        return f"list of {' or '.join(map(describe_type, get_args(annotation)))}"
     if origin is Literal:
         return " or ".join(map(repr, get_args(annotation)))
     if origin in (Union, UnionType):
         return " or ".join(map(describe_type, get_args(annotation)))
     names = {float: "number", int: "integer", bool: "true or false", str: "text", type(None): "None"}
+    names |= {dict: "dictionary"}
     if origin is not Annotated:
-        return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+        return names.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
     kind, *rest = get_args(annotation)
     limits = [limit for field in rest for limit in getattr(field, "metadata", [field])]
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     found = [f"{sign} {getattr(m, key)}" for m in limits for key, sign in signs.items() if hasattr(m, key)]
-    return " ".join([describe_type(kind), *found])
+    return " ".join([describe_type(kind), *found, *(m for m in rest if isinstance(m, str))])
 
 # %% ../nbs/09_core.ipynb #9942ac36
 def explain_mistakes(
     error: ValidationError,  # from pydantic
     cls: type,  # the class that was called
     owner: str,  # what to call it in the message
+    given: dict,  # the arguments
 ) -> str:  # one line
     "What is wrong with the arguments of a typed class, and what would be right."
-    fields = {name: describe_type(f.type) for name, f in cls.__dataclass_fields__.items() if f.init}
+    fields = {f.name: describe_type(f.type) for f in dataclasses.fields(cls) if f.init}
     mistakes = {}
     for mistake in error.errors():
-        name, value = mistake["loc"][0], mistake["input"]
-        text = repr(value)
+        if not mistake["loc"]:  # raised by __post_init__, when all fields have the right type
+            return f"{owner}: {mistake['ctx']['error']}"
+        name = mistake["loc"][0]
+        text = repr(given.get(name, mistake["input"]))
         text = text if len(text) <= 80 else text[:77] + "..."
-        if mistake["type"] in ("unexpected_keyword_argument", "unexpected_positional_argument"):
+        if mistake["type"] == "unexpected_positional_argument":
+            mistakes[name] = f"options are given by name, got {text}"
+        elif mistake["type"] == "unexpected_keyword_argument":
             mistakes[name] = f"unknown option {name!r}"
         elif mistake["type"].startswith("missing"):
             mistakes[name] = f"{name} is missing"
@@ -100,7 +109,9 @@ def typed(
         try:
             checked(self, *args, **kwargs)
         except ValidationError as error:
-            raise ParameterError(explain_mistakes(error, cls, getattr(cls, "name", cls.__name__))) from None
+            raise ParameterError(
+                explain_mistakes(error, cls, getattr(cls, "name", cls.__name__), kwargs)
+            ) from None
 
     cls.__init__ = __init__
     return cls

@@ -11,7 +11,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from .loss import AGGREGATE_KL, wiseale_prior
+from .core import Weight
+from .loss import WiSEALE as Objective
 
 try:
     from pydantic.dataclasses import dataclass
@@ -25,8 +26,8 @@ except ImportError as error:
 class WiSEALEConfig(VAEConfig):
     "Configuration of `WiSEALE`: that of pythae's `VAE`, and the two options of the prior term."
 
-    prior_weight: Literal["paper", "per_sample"] = "paper"  # "paper": KL / M (Eq. 27); "per_sample": KL
-    prior: Literal[*AGGREGATE_KL] = "upper_bound"  # what stands for the KL; "upper_bound" is Eq. 21
+    weight: Weight = "1/M"  # of the KL; "1/M" is Eq. 27, 1.0 is one KL per sample
+    bound: Literal["upper", "joint", "moment_matched", "pairwise", "best"] = "upper"  # "upper" is Eq. 21
 
 # %% ../nbs/51_pythae.ipynb #51a0e007
 class WiSEALE(VAE):
@@ -38,12 +39,13 @@ class WiSEALE(VAE):
 
     def __init__(
         self,
-        model_config: WiSEALEConfig,  # input_dim, latent_dim, reconstruction_loss, prior_weight, prior
+        model_config: WiSEALEConfig,  # input_dim, latent_dim, reconstruction_loss, weight, bound
         encoder: BaseEncoder | None = None,  # None: pythae's perceptron
         decoder: BaseDecoder | None = None,  # likewise; gives probabilities if reconstruction_loss is "bce"
     ):
         super().__init__(model_config, encoder=encoder, decoder=decoder)
         self.model_name = "WiSEALE"
+        self.objective = Objective(weight=model_config.weight, bound=model_config.bound)
 
     def loss_function(
         self,
@@ -55,8 +57,7 @@ class WiSEALE(VAE):
     ) -> tuple[Tensor, Tensor, Tensor]:  # scalars, nats per sample: loss, reconstruction, prior term
         "Loss of a batch, as pythae's `forward` calls it."
         _, reconstruction, _ = super().loss_function(recon_x, x, mu, log_var, z)
-        options = self.model_config
-        prior = wiseale_prior(mu, log_var, z, prior_weight=options.prior_weight, prior=options.prior)
+        prior = self.objective.prior_term(mu, log_var, z)
         return reconstruction + prior, reconstruction, prior
 
     @classmethod

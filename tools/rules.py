@@ -1,0 +1,157 @@
+"""What the Snakefile asks: which files a job has, whether they are there, and what they hold."""
+
+import hashlib
+from pathlib import Path
+
+from wiseale_nb.config import load_config, load_sizes, load_studies, resolve_settings, select
+from wiseale_nb.core import data_root
+from wiseale_nb.data import DATASETS
+from wiseale_nb.figures import figure_runs, load_figures, profile_figures
+from wiseale_nb.fingerprint import code_fingerprint
+from wiseale_nb.keys import data_key, figure_key
+from wiseale_nb.recipe import run_key
+from wiseale_nb.runs import RUN_FILES, run_folder, runs_folder
+from wiseale_tools.manifest import Entry, checksum
+
+ABSENT = "runs/.absent"  # made for a job that should have written a file which is not there
+
+
+def profile_entries(profile, datasets=""):
+    """The figures of a profile, or of some of its data sets."""
+    figures = profile_figures(select(load_config(profile), datasets))
+    return [Entry(name, figure, profile, "") for name, figure in figures.items()]
+
+
+def analytic_entries():
+    """The figures that come from formulas alone."""
+    return [Entry(name, figure, "quick", "") for name, figure in load_figures().items() if figure.analytic]
+
+
+def study_entries(folder, size):
+    """The studies of figures/<folder> that have a size."""
+    sizes = load_studies().get(size, {})
+    figures = {name: f for name, f in load_figures().items() if f.study and name in sizes}
+    place = Path("figures", folder)
+    return [
+        Entry(name, figure, load_sizes(name, size).get("profile", "quick"), size)
+        for name, figure in figures.items()
+        if figure.folder_in("") == place
+    ]
+
+
+def data_files(*datasets):
+    """The files that data sets are read from."""
+    return [str(path) for name in datasets if name for path in DATASETS[name].files()]
+
+
+def fetched(dataset, settings):
+    """What is there once a data set's script has run: its files, or a mark if they depend on the sizes."""
+    if dataset != "teapot":
+        return data_files(dataset)
+    mark = f"{settings['n_train']}_train_{settings['n_test']}_test"  # a larger set serves as well
+    return [str(data_root() / dataset / mark)]
+
+
+def script_words(dataset, settings):
+    """The call of a data set's script."""
+    words = [DATASETS[dataset].script]
+    if dataset != "teapot":
+        return words
+    return [*words, "--n", str(settings["n_train"]), "--held-out", str(settings["n_test"])]
+
+
+def script_key(dataset):
+    """Fingerprint of the code that renders a data set; that of nothing if it is downloaded."""
+    return code_fingerprint("teapot:render", "teapot:draw_factors") if dataset == "teapot" else ""
+
+
+def run_files(profile, dataset, method, seeds):
+    """All files of a method's runs."""
+    folders = [run_folder(runs_folder("", profile), dataset, method, seed) for seed in seeds]
+    return [str(folder / name) for folder in folders for name in RUN_FILES]
+
+
+def trained(profile, dataset, method):
+    """The executed notebook of a method's training."""
+    return str(runs_folder("", profile) / dataset / method / "notebook.ipynb")
+
+
+def out_files(entry):
+    """The pictures and data of a figure."""
+    folder = entry.figure.folder_in("", entry.profile)
+    return [str(folder / name) for name in entry.pictures + entry.data]
+
+
+def executed(entry):
+    """The executed notebook of a figure."""
+    if entry.figure.study or entry.figure.analytic:
+        return f"runs/{entry.figure.folder_in('').name}/{entry.stem}.ipynb"
+    return str(runs_folder("", entry.profile) / "figures" / f"{entry.stem}.ipynb")
+
+
+def shown_runs(entry, datasets=""):
+    """The runs of its profile that a figure reads, as data set, method and seed."""
+    sizes = load_sizes(entry.name, entry.size) if entry.size else None
+    config = load_config(entry.profile)
+    return figure_runs(entry.name, config if entry.size else select(config, datasets), sizes)
+
+
+def shown_datasets(entry, datasets=""):
+    """The data sets whose samples a figure may read."""
+    if not entry.size:
+        return sorted({dataset for dataset, _, _ in shown_runs(entry, datasets)})
+    sizes = load_sizes(entry.name, entry.size)
+    return sizes.get("datasets") or [sizes.get("dataset", "mnist")]
+
+
+def absent(files):
+    """The input that makes a job run again if a file is not there that it should have written."""
+    return [] if all(Path(file).is_file() for file in files) else [ABSENT]
+
+
+def content(files):
+    """A hash of what files hold; a file that is not there counts too."""
+    sums = [checksum(file) if Path(file).is_file() else "" for file in files]
+    return hashlib.sha256(" ".join(sums).encode()).hexdigest()[:16]
+
+
+def runs_key(profile, dataset, method, seeds):
+    """Fingerprint of the settings and the code of a method's runs."""
+    keys = [run_key(resolve_settings(profile, dataset, method, seed)) for seed in seeds]
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:16]
+
+
+def inputs_key(entry):
+    """A hash of the committed tables of others that a figure reads."""
+    own = out_files(entry)
+    others = [f"figures/{name}" for name in entry.figure.inputs if f"figures/{name}" not in own]
+    return content(others)
+
+
+def picture_and_data_key(entry):
+    """Fingerprint of the settings and the code of a figure."""
+    return figure_key(entry.name, entry.profile, entry.size or "quick")
+
+
+def data_state(entry, datasets=""):
+    """What a figure's data depend on: settings, code, runs, samples. Known once the runs are there."""
+    runs = [run_folder(runs_folder("", entry.profile), *run) for run in shown_runs(entry, datasets)]
+    parts = [
+        data_key(entry.name, entry.profile, entry.size or "quick"),
+        content(folder / "run.json" for folder in runs),
+        content(data_files(*shown_datasets(entry, datasets))),
+    ]
+    return "-".join(parts)
+
+
+def parameters(entry):
+    """The words that give a figure's notebook its parameters."""
+    if entry.size:
+        words = ["-p", "size", entry.size]
+    else:
+        words = ["-p", "profile", entry.profile]
+    notebooks = [figure.notebook for figure in load_figures().values() if not figure.study]
+    if notebooks.count(entry.figure.notebook) > 1:
+        words += ["-p", "dataset", entry.figure.dataset]
+    data = [file for file in out_files(entry) if "/data/" in file]
+    return words if all(Path(file).is_file() for file in data) else [*words, "-p", "redraw", "false"]
