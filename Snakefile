@@ -1,8 +1,8 @@
 # Orders the notebooks: data, runs, figures and studies, manifests. `make figures` calls it; `snakemake -n` shows what it would do.
 #
-# A job is done when its executed notebook is there: that is the output of its rule, which Snakemake removes before it starts.
-# Run folders, figures and figure data are no outputs. The notebook writes each file whole, under its name or not at all, so a
-# committed figure is never missing because a job was interrupted. If one is not there, `absent` makes its job run again.
+# What a job writes is flagged `update`: Snakemake removes other outputs before a job starts, and a committed figure must not be missing
+# because its job was interrupted. The notebook writes each file whole, or not at all; run folders that are current stay as they are.
+# A job is done when its executed notebook is there, or its mark, the one output that is removed.
 #
 # Contents decide what is done again, not times. `params` hold fingerprints of settings, code and data, and the executed notebooks
 # that other jobs read are compared by checksum (profiles/default). All else is `ancient`: it has to be there, its time is not asked for.
@@ -17,8 +17,13 @@ SETTINGS = select(load_config(PROFILE), WANTED)
 FIGURES = ask.profile_entries(PROFILE, WANTED)
 ANALYTIC = ask.analytic_entries()
 STUDIES = ask.study_entries("studies", SIZE)
-RUN = "exec wiseale-run --quiet --parent $PPID"  # `exec`, so that the runner's parent is Snakemake itself
-TRAINED = [ask.trained(PROFILE, dataset, method) for dataset in SETTINGS for method in SETTINGS[dataset]["methods"]]
+# `exec`, so that the runner's parent is Snakemake itself; it wants outputs that are newer than inputs, though they may stay as they are.
+RUN = "touch -c {output:q} && exec wiseale-run --quiet --parent $PPID {input.notebook:q} {output.executed:q}"
+TRAINED = [
+    [ask.trained(PROFILE, dataset, method), *ask.run_files(PROFILE, dataset, method, settings["seeds"])]
+    for dataset, settings in SETTINGS.items()
+    for method in settings["methods"]
+]
 
 
 def fetched(names):
@@ -26,21 +31,30 @@ def fetched(names):
     return [file for name in names if name in SETTINGS for file in ask.fetched(name, SETTINGS[name])]
 
 
-localrules: all, data, studies, absent, manifest, manifest_analytic, manifest_studies
+def made(entries):
+    "All files of some figures: naming each makes sure that one which was deleted is made again."
+    return [[ask.executed(entry), *ask.out_files(entry)] for entry in entries]
+
+
+def recorded(*folders):
+    "The manifests of folders of figures, and the marks that they are up to date."
+    return [(f"figures/{folder}/MANIFEST.json", f"runs/{folder}/manifest") for folder in folders]
+
+
+localrules: all, data, studies, manifest, manifest_analytic, manifest_studies
 
 
 rule all:
     input:
         TRAINED,
-        [ask.executed(entry) for entry in FIGURES],
-        [] if WANTED else f"runs/{PROFILE}/figures/MANIFEST.json",  # it is about the whole profile
-        [] if WANTED else "runs/analytic/MANIFEST.json",
+        made(FIGURES),
+        [] if WANTED else [made(ANALYTIC), recorded(PROFILE, "analytic")],  # manifests are about whole folders
 
 
 rule studies:
     input:
-        [ask.executed(entry) for entry in STUDIES],
-        "runs/studies/MANIFEST.json",
+        made(STUDIES),
+        recorded("studies"),
 
 
 rule data:
@@ -48,22 +62,13 @@ rule data:
         fetched(SETTINGS),
 
 
-rule absent:  # its content is never the same twice
-    output:
-        temp(ask.ABSENT),
-    shell:
-        "date +%s%N > {output:q}"
-
-
 for dataset, settings in SETTINGS.items():
     if DATASETS[dataset].script and not DATASETS[dataset].user_supplied:
         rule:
             name:
                 f"fetch_{dataset}"
-            input:
-                absent=ask.absent(ask.data_files(dataset)),
             output:
-                touch(ask.fetched(dataset, settings)),
+                (touch if ask.has_sizes(dataset) else update)(ask.fetched(dataset, settings)),
             params:
                 key=ask.script_key(dataset),
                 words=ask.script_words(dataset, settings),
@@ -79,15 +84,15 @@ for dataset, settings in SETTINGS.items():
             input:
                 notebook=ancient("nbs/10_train.ipynb"),
                 data=ancient(ask.fetched(dataset, settings)),
-                absent=ask.absent(ask.run_files(PROFILE, dataset, method, settings["seeds"])),
             output:
-                ask.trained(PROFILE, dataset, method),
+                update(ask.run_files(PROFILE, dataset, method, settings["seeds"])),
+                executed=ask.trained(PROFILE, dataset, method),
             params:
                 key=ask.runs_key(PROFILE, dataset, method, settings["seeds"]),
                 data=ask.content(ask.data_files(dataset)),
                 words=["-p", "dataset", dataset, "-p", "method", method, "-p", "seeds", str(settings["seeds"])],
             shell:
-                "{RUN} {input.notebook:q} {output:q} {params.words:q} -p profile {PROFILE:q} -p progress false"
+                RUN + " {params.words:q} -p profile {PROFILE:q} -p progress false"
 
 
 for entry in FIGURES + ANALYTIC + STUDIES:
@@ -98,9 +103,9 @@ for entry in FIGURES + ANALYTIC + STUDIES:
             notebook=ancient(f"nbs/{entry.figure.notebook}.ipynb"),
             runs=sorted({ask.trained(entry.profile, *run[:2]) for run in ask.shown_runs(entry, WANTED)}),
             data=ancient(fetched(ask.shown_datasets(entry, WANTED))),
-            absent=ask.absent(ask.out_files(entry)),
         output:
-            ask.executed(entry),
+            update(ask.out_files(entry)),
+            executed=ask.executed(entry),
         params:
             key=ask.picture_and_data_key(entry),
             data=ask.content(ask.data_files(*ask.shown_datasets(entry, WANTED))),
@@ -108,20 +113,21 @@ for entry in FIGURES + ANALYTIC + STUDIES:
             words=lambda wildcards, input, entry=entry: ask.parameters(entry),
             state=lambda wildcards, input, entry=entry: ask.data_state(entry, WANTED),
         shell:
-            "{RUN} {input.notebook:q} {output:q} {params.words:q} --key {params.state:q}"
+            RUN + " {params.words:q} --key {params.state:q}"
 
 
 rule manifest:
     input:
         TRAINED,
-        [ask.executed(entry) for entry in FIGURES],
-        absent=ask.absent([f"figures/{PROFILE}/MANIFEST.json", f"figures/{PROFILE}/data/metrics.csv"]),
+        made(FIGURES),
     output:
-        f"runs/{PROFILE}/figures/MANIFEST.json",
+        update(f"figures/{PROFILE}/MANIFEST.json"),
+        update(f"figures/{PROFILE}/data/metrics.csv"),
+        touch(f"runs/{PROFILE}/manifest"),
     params:
         settings=SETTINGS,
     shell:
-        "wiseale-pipeline manifest {PROFILE:q} && cp figures/{PROFILE:q}/MANIFEST.json {output:q}"
+        "wiseale-pipeline manifest {PROFILE:q}"
 
 
 for folder, entries in {"analytic": ANALYTIC, "studies": STUDIES}.items():
@@ -129,11 +135,11 @@ for folder, entries in {"analytic": ANALYTIC, "studies": STUDIES}.items():
         name:
             f"manifest_{folder}"
         input:
-            [ask.executed(entry) for entry in entries],
-            absent=ask.absent([f"figures/{folder}/MANIFEST.json"]),
+            made(entries),
         output:
-            f"runs/{folder}/MANIFEST.json",
+            update(f"figures/{folder}/MANIFEST.json"),
+            touch(f"runs/{folder}/manifest"),
         params:
             folder=folder,
         shell:
-            "wiseale-pipeline manifest {params.folder} && cp figures/{params.folder}/MANIFEST.json {output:q}"
+            "wiseale-pipeline manifest {params.folder}"

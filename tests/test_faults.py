@@ -1,4 +1,7 @@
-"""Killed at random moments, training and the pipeline end with the same bits. `make faults` does it often, `make test` a few times."""
+"""Killed at random moments, training and the pipeline end with the same bits.
+
+`make faults` kills often, `make test` a few times.
+"""
 
 import contextlib
 import multiprocessing
@@ -17,10 +20,10 @@ import torch
 from conftest import copy_project
 from test_pipeline import MAKE, call, named, processes, small_profile
 
-from wiseale_nb.data import load, random_stream
+from wiseale_nb.core import digest, random_stream
+from wiseale_nb.data import build, load
 from wiseale_nb.loss import make_objective
-from wiseale_nb.models import build
-from wiseale_nb.training import digest, fit_stack
+from wiseale_nb.training import fit_stack
 
 EPOCHS = 6
 CHILDREN = multiprocessing.get_context(
@@ -30,7 +33,7 @@ CHILDREN.set_forkserver_preload(["test_faults"])
 
 
 def train(folder, result, disk=None):
-    """Train two seeds on sine waves with checkpoints in `folder`; write the digest of all that came out to `result`."""
+    """Train two seeds on sine waves with checkpoints in `folder`; write a digest of the results to `result`."""
     torch.set_num_threads(1)
     if disk is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
@@ -64,7 +67,7 @@ def train(folder, result, disk=None):
 
 
 def attempt(folder, result, kill=None, with_signal=signal.SIGKILL, disk=None):
-    """One process; killed so many seconds after the checkpoint of an epoch is there, if it is not done. Returns its exit code."""
+    """One process, killed so many seconds after the checkpoint of an epoch; returns its exit code."""
     child = CHILDREN.Process(target=train, args=(folder, result, disk))
     child.start()
     if kill:
@@ -95,7 +98,7 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_killed_training_ends_with_the_same_bits(uninterrupted, tmp_path, kills):
-    """Two kills in each run, in epochs of chance; what a SIGKILL does, the kernel does too when memory runs out."""
+    """Two kills in each run, in random epochs; the kernel sends SIGKILL too when memory runs out."""
     (whole, seconds), chance, done, landed, run = uninterrupted, random.Random(0), 0, 0, 0
     while done < kills:
         folder, result = tmp_path / f"run{run}", tmp_path / f"run{run}.txt"
@@ -124,7 +127,7 @@ def test_full_disk_stops_with_the_file_named_and_training_goes_on_later(uninterr
 
 
 def pipeline_killed(project, who, after):
-    """`make figures`, one of its processes killed after some seconds. Returns the exit code once nothing of it is left."""
+    """`make figures`, one of its processes killed after some seconds; returns the exit code once all have ended."""
     make = subprocess.Popen(
         [*MAKE, "figures"],
         cwd=project,
@@ -143,7 +146,7 @@ def pipeline_killed(project, who, after):
 
 
 def test_killed_pipeline_ends_with_the_same_bytes(tmp_path, kills):
-    """At any moment, while it starts, trains, measures, draws; its figure data and weights are those of an undisturbed one."""
+    """Killed while it starts, trains, measures or draws, it ends with the bytes of an undisturbed run."""
     if kills < 10:
         pytest.skip("make faults does this; tests/test_pipeline.py kills the pipeline five times")
     project, chance = copy_project(tmp_path / "project"), random.Random(0)

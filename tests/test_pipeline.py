@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -257,9 +256,8 @@ def planned(project):
     """The runs and figures that a call would make."""
     done = call("snakemake", "-n", "--cores", "1", "--config", "profile=mini", cwd=project)
     assert done.returncode == 0, done.stderr
-    lines = (done.stdout + done.stderr).splitlines()
-    outputs = [Path(line.split(": ", 1)[1]) for line in lines if line.startswith("    output: ")]
-    return sorted(out.parent.name if out.name == "notebook.ipynb" else out.stem for out in outputs)
+    rules = re.findall(r"^(?:local)?rule (\w+):$", done.stdout + done.stderr, re.MULTILINE)
+    return sorted(rule.removeprefix("train_sine_") for rule in rules if rule != "all")
 
 
 def changed(path, old, new):
@@ -295,18 +293,82 @@ def test_a_time_stamp_is_no_change(drawn):
         ("config/mini.yaml", "beta: 1/M", "beta: 0.1", ["beta_vae_inverse_m", "claims", "figure_6"]),
         ("config/mini.yaml", "  - 1\n", "", [*METHODS, *FIGURES]),
         ("config/mini.yaml", "epochs: 12", "epochs: 12  # a dozen", []),
-        ("wiseale_nb/training.py", "import ", "# a comment\nimport ", []),
-        (
-            "wiseale_nb/objective.py",
-            "class BetaVAE(Objective):",
-            "class BetaVAE(Objective):  # a comment",
-            [],
-        ),
-        ("nbs/10_train.ipynb", "import ", '# a comment\\n",\n    "import ', []),
+        ("wiseale_nb/objective.py", "return self.beta", "return self.beta  # a comment", []),
+        ("wiseale_nb/objective.py", "return self.beta", "return 2 * self.beta", [*METHODS[1:3], *FIGURES]),
+        ("wiseale_nb/data.py", "[20.0, 2 *", "[21.0, 2 *", [*METHODS, *FIGURES]),
+        ("wiseale_nb/training.py", "\n\n\ndef ", "\n\n# a comment\n\n\ndef ", []),
+        ("wiseale_nb/drawing/figure_5.py", "figsize=(", "figsize=(1 + ", ["figure_5a"]),
+        ("wiseale_nb/drawing/figure_4.py", "figsize=(", "figsize=(1 + ", ["figure_4"]),
+        ("nbs/26_figure_6.ipynb", "job.write_table(", "job.write_table(  ", []),
+        ("nbs/26_figure_6.ipynb", "if not job.redraw:", "if job.redraw is False:", ["figure_6"]),
     ],
 )
 def test_only_what_changed_is_done_again(drawn, file, old, new, redone):
+    """By content: the changed file keeps its time."""
+    manifest = {"figure_4": "manifest_analytic"}.get(*redone[:1], "manifest") if redone else None
     undo = changed(drawn[0] / file, old, new)
-    assert planned(drawn[0]) == sorted([*redone, *(["MANIFEST"] if redone else [])])
+    found = planned(drawn[0])
     undo()
+    assert found == sorted([*redone, *filter(None, [manifest])])
     assert planned(drawn[0]) == []
+
+
+def test_what_was_deleted_is_made_again(drawn):
+    """To the byte, and nothing else; the data of a figure that only lost a picture stay as they are."""
+    project = drawn[0]
+    picture, weights = project / "figures/analytic/figure_2.png", project / "runs/mini/sine/wiseale/seed1"
+    whole = {path: path.read_bytes() for path in (picture, weights / "model.safetensors")}
+    picture.unlink()
+    assert planned(project) == ["figure_2", "manifest_analytic"]
+    shutil.rmtree(weights)
+    assert planned(project) == sorted(["figure_2", "manifest_analytic", *FIGURES, "manifest", "wiseale"])
+    other = json.loads((project / "runs/mini/sine/wiseale/seed0/run.json").read_text())
+    done = call("wiseale-pipeline", "figures", "mini", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in whole} == whole
+    assert json.loads((project / "runs/mini/sine/wiseale/seed0/run.json").read_text()) == other
+    assert planned(project) == []
+
+
+def test_restyled_figure_keeps_its_data(drawn):
+    """It is drawn from what was computed before: nothing is measured again, and no run is read."""
+    project = drawn[0]
+    undo = changed(project / "wiseale_nb/drawing/figure_5.py", "figsize=(", "figsize=(1 + ")
+    before = (project / "figures/mini/figure_5a.png").read_bytes()
+    done = call("wiseale-pipeline", "figures", "mini", cwd=project)
+    assert done.returncode == 0, done.stderr
+    executed = json.loads((project / "runs/mini/figures/figure_5a.ipynb").read_text())
+    assert executed["metadata"]["papermill"]["parameters"]["redraw"] is True
+    assert (project / "figures/mini/figure_5a.png").read_bytes() != before
+    undo()
+    assert call("wiseale-pipeline", "figures", "mini", cwd=project).returncode == 0
+    assert (project / "figures/mini/figure_5a.png").read_bytes() == before
+
+
+def test_failed_figure_is_as_it_was_and_is_drawn_later(drawn):
+    """Nothing is missing meanwhile, and the next call knows that it failed."""
+    project = drawn[0]
+    undo = changed(project / "wiseale_nb/drawing/figure_5.py", "figsize=(", "figsize=(1 / 0, ")
+    before = {p: p.read_bytes() for p in (project / "figures/mini").rglob("*") if p.is_file()}
+    done = call("wiseale-pipeline", "figures", "mini", cwd=project)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Restored" not in done.stderr
+    assert {p: p.read_bytes() for p in before} == before
+    undo()
+    assert planned(project) == ["figure_5a", "manifest"]
+    assert call("wiseale-pipeline", "figures", "mini", cwd=project).returncode == 0
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_names_of_a_profile_never_reach_a_shell(drawn):
+    """A name is made of letters, digits and _; a profile that has another one is refused before any work."""
+    profile = drawn[0] / "config/evil.yaml"
+    text = (drawn[0] / "config/mini.yaml").read_text()
+    for name in ("$(touch MARKER)", "`touch MARKER`", "a; touch MARKER", "../../../a"):
+        profile.write_text(text.replace("wiseale_per_sample:", f'"{name}":', 1))
+        done = call("wiseale-pipeline", "figures", "evil", cwd=drawn[0])
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = call("wiseale-pipeline", "figures", "$(touch MARKER)", cwd=drawn[0])
+    assert done.returncode == 1 and "unknown profile" in done.stderr
+    profile.unlink()
+    assert not list(drawn[0].rglob("MARKER"))

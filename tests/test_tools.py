@@ -22,6 +22,7 @@ from wiseale_tools.manifest import checksum, folder_entries, read_manifest, writ
 from wiseale_tools.notebook import convert, notebook_parameters, notebook_values, run_notebook
 from wiseale_tools.pipeline import check_photographs
 from wiseale_tools.process import exclusive_lock
+from wiseale_tools.refresh import refresh_all
 from wiseale_tools.reproduce import bits_depend_on, compare_metrics, same_numbers
 from wiseale_tools.run import main
 from wiseale_tools.verify import unlisted, verify_figure
@@ -395,3 +396,62 @@ def test_bits_depend_on_the_seeds_that_trained_together_only_on_a_gpu():
     gpu = run | {"machine": run["machine"] | {"device": "cuda:0", "gpu": "H100"}}
     assert bits_depend_on(gpu) != bits_depend_on(gpu | {"trained_with": [0]})
     assert bits_depend_on(gpu) != bits_depend_on(run)
+
+
+SHOWN = """import base64
+from IPython.display import display
+class Table:
+    def _repr_html_(self): return "<b>1</b>"
+    def _repr_png_(self): return base64.b64decode("aGVsbG8=")
+    def __repr__(self): return "1"
+display(Table())
+print(2)"""
+
+
+def documentation_notebook(folder, name, *bodies):
+    """A notebook in nbs/ whose cells all have an old output."""
+    cells = [nbformat.v4.new_code_cell(body) for body in bodies]
+    for cell in cells:
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="old\n")]
+    (folder / "nbs").mkdir(exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "nbs" / name)
+    return folder / "nbs" / name
+
+
+@pytest.fixture
+def documented(tmp_path, monkeypatch):
+    """A project of three notebooks: one that runs, one that fails, one that lacks a package."""
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    documentation_notebook(tmp_path, "01_runs.ipynb", SHOWN, "#| eval: false\n1 / 0", "x = 1")
+    documentation_notebook(tmp_path, "02_fails.ipynb", "1 / 0")
+    documentation_notebook(tmp_path, "03_lacks.ipynb", "from not_there.part import it")
+    return tmp_path
+
+
+def test_notebooks_are_executed_in_place_for_text_and_pictures(documented, capsys):
+    before = {path.name: path.read_bytes() for path in (documented / "nbs").iterdir()}
+    assert not refresh_all(documented)
+    runs, fails, lacks = capsys.readouterr().out.splitlines()
+    assert runs.startswith("nbs/01_runs.ipynb: changed (")
+    assert fails.startswith("nbs/02_fails.ipynb: failed: ZeroDivisionError: division by zero (")
+    assert lacks.startswith("nbs/03_lacks.ipynb: skipped, not_there is not installed (")
+    after = {path.name: path.read_bytes() for path in (documented / "nbs").iterdir()}
+    assert [name for name in after if after[name] != before[name]] == ["01_runs.ipynb"]
+    shown, kept, nothing = nbformat.read(documented / "nbs/01_runs.ipynb", 4).cells
+    table, printed = shown.outputs
+    assert {kind: text.strip() for kind, text in table.data.items()} == {
+        "text/plain": "1",
+        "image/png": "aGVsbG8=",
+    }
+    assert printed.text == "2\n"
+    assert kept.outputs[0].text == "old\n" and nothing.outputs == []
+    assert all(cell.execution_count is None and not cell.metadata for cell in (shown, kept, nothing))
+
+
+def test_a_refreshed_notebook_stays_as_it_is(documented, capsys):
+    assert refresh_all(documented, ["01"]) and refresh_all(documented, ["nbs/01_runs.ipynb"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert ": changed (" in first and ": as before (" in second
+    with pytest.raises(CallError, match="no notebook nbs/04.ipynb"):
+        refresh_all(documented, ["04"])

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from wiseale_nb.config import config_folder, load_config, select
 from wiseale_nb.core import ParameterError, data_root
@@ -21,12 +22,18 @@ from wiseale_tools.manifest import write_manifest
 from wiseale_tools.process import end_with_parent, exclusive_lock
 from wiseale_tools.readme import readme
 from wiseale_tools.reproduce import reproduce
+from wiseale_tools.rules import fetched
 from wiseale_tools.verify import redraw, verify
 
 
 def is_told(record):
-    """Whether a message of Snakemake is shown: warnings, errors, and how many jobs are done."""
-    return record.levelno >= logging.WARNING or getattr(record, "event", None) == "progress"
+    """Whether a message of Snakemake is shown: warnings, errors, and how many jobs are done.
+
+    Not that the files of a failed job are as they were before: it has a line for each.
+    """
+    about_files = record.getMessage().startswith(("Restored previous version", "Cannot restore"))
+    important = record.levelno >= logging.WARNING and not about_files
+    return important or getattr(record, "event", None) == "progress"
 
 
 def run_snakemake(target, jobs, root, **config):
@@ -40,8 +47,12 @@ def run_snakemake(target, jobs, root, **config):
     logger = logging.getLogger("snakemake.logging")
     if is_told not in logger.filters:
         logger.addFilter(is_told)
-    words = [target, "--cores", str(jobs), "--nolock"]  # more stands in profiles/default
+    words = [target, "--cores", str(jobs), "--nolock", *default_options(root)]
     words += ["--quiet", "rules", "host", "reason"]
+    if not (root / ".snakemake/metadata").is_dir():
+        words.append(
+            "--forceall"
+        )  # nothing is known about what is there; what is current is not trained again
     words += ["--config", *(f"{name}={value}" for name, value in config.items())]
     with contextlib.chdir(root):
         try:
@@ -50,10 +61,26 @@ def run_snakemake(target, jobs, root, **config):
             return end.code
 
 
+def default_options(root):
+    """The options in profiles/default, as words: Snakemake would announce every time that it reads them."""
+    options = yaml.safe_load((root / "profiles/default/config.yaml").read_text())
+    words = ["--workflow-profile", "none"]
+    for name, value in options.items():
+        words.append(f"--{name}")
+        if value is not True:
+            words += map(str, value if isinstance(value, list) else [value])
+    return words
+
+
 def draw(target, jobs, root, profile, **config):
-    """Get the data, then make a target of the Snakefile; returns an exit code."""
+    """Get the data if they are not there, then make a target of the Snakefile; returns an exit code.
+
+    The data come first, because what they hold is part of what decides whether a job has to run.
+    """
     config = {"profile": profile, **config}
-    code = run_snakemake("data", jobs, root, **config)
+    settings = select(load_config(profile, root / "config"), config.get("datasets", ""))
+    there = all(Path(file).exists() for name in settings for file in fetched(name, settings[name]))
+    code = 0 if there else run_snakemake("data", jobs, root, **config)
     return code or run_snakemake(target, jobs, root, **config)
 
 

@@ -13,8 +13,6 @@ from wiseale_nb.recipe import run_key
 from wiseale_nb.runs import RUN_FILES, run_folder, runs_folder
 from wiseale_tools.manifest import Entry, checksum
 
-ABSENT = "runs/.absent"  # made for a job that should have written a file which is not there
-
 
 def profile_entries(profile, datasets=""):
     """The figures of a profile, or of some of its data sets."""
@@ -44,9 +42,14 @@ def data_files(*datasets):
     return [str(path) for name in datasets if name for path in DATASETS[name].files()]
 
 
+def has_sizes(dataset):
+    """Whether the script of a data set is told how many samples to make."""
+    return dataset == "teapot"
+
+
 def fetched(dataset, settings):
     """What is there once a data set's script has run: its files, or a mark if they depend on the sizes."""
-    if dataset != "teapot":
+    if not has_sizes(dataset):
         return data_files(dataset)
     mark = f"{settings['n_train']}_train_{settings['n_test']}_test"  # a larger set serves as well
     return [str(data_root() / dataset / mark)]
@@ -54,10 +57,8 @@ def fetched(dataset, settings):
 
 def script_words(dataset, settings):
     """The call of a data set's script."""
-    words = [DATASETS[dataset].script]
-    if dataset != "teapot":
-        return words
-    return [*words, "--n", str(settings["n_train"]), "--held-out", str(settings["n_test"])]
+    sizes = ["--n", str(settings["n_train"]), "--held-out", str(settings["n_test"])]
+    return [DATASETS[dataset].script, *(sizes if has_sizes(dataset) else [])]
 
 
 def script_key(dataset):
@@ -102,11 +103,6 @@ def shown_datasets(entry, datasets=""):
         return sorted({dataset for dataset, _, _ in shown_runs(entry, datasets)})
     sizes = load_sizes(entry.name, entry.size)
     return sizes.get("datasets") or [sizes.get("dataset", "mnist")]
-
-
-def absent(files):
-    """The input that makes a job run again if a file is not there that it should have written."""
-    return [] if all(Path(file).is_file() for file in files) else [ABSENT]
 
 
 def content(files):

@@ -13,11 +13,14 @@ import math
 import torch
 from torch import Tensor
 
+from .docstrings import document
 from .pairs import log_normal, log_sums, many_pairs
+from .tensors import beyond, full_precision, held, held_range, inverse_std
 
 # %% ../nbs/00_derivation.ipynb #f9be9bd6
-def _check(mu: Tensor, log_var: Tensor) -> None:
-    """Raise ValueError unless `mu` and `log_var` are two float32 or float64 tensors of one shape (M, d_z)."""
+def _checked(mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
+    """Two float32 or float64 tensors of one shape (M, d_z), from half precision if need be; or an error."""
+    mu, log_var = full_precision(mu, "mu"), full_precision(log_var, "log_var")
     same = mu.shape == log_var.shape and mu.dtype == log_var.dtype
     if not (same and mu.ndim == 2 and mu.numel() > 0 and mu.dtype in (torch.float32, torch.float64)):
         got = ", ".join(
@@ -25,6 +28,7 @@ def _check(mu: Tensor, log_var: Tensor) -> None:
         )
         message = "mu and log_var must be float32 or float64 of one shape (M, d_z), M and d_z >= 1"
         raise ValueError(f"{message}; got {got}")
+    return mu, log_var
 
 # %% ../nbs/00_derivation.ipynb #7d1441a9
 def aggregate_log_prob(
@@ -36,9 +40,10 @@ def aggregate_log_prob(
 
     A point further than about 1e16 standard deviations (float32; 1e151 in float64) from a posterior counts as
     that far: the result stays finite. Large inputs need memory for a few times their size.
-    Raises ValueError for a wrong shape or dtype.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
-    _check(mu, log_var)
+    mu, log_var = _checked(mu, log_var)
+    z = full_precision(z, "z")
     if z.shape[-1:] != mu.shape[1:]:
         raise ValueError(
             f"the last axis of z must have d_z = {mu.shape[1]} entries; got shape {tuple(z.shape)}"
@@ -46,7 +51,7 @@ def aggregate_log_prob(
     if many_pairs(z, mu):
         total = log_sums(mu, log_var, z)
     else:
-        total = log_normal(z[..., None, :] - mu, log_var).logsumexp(-1)
+        total = log_normal(z[..., None, :] - mu, log_var, inverse_std(log_var)).logsumexp(-1)
     return total - math.log(len(mu)) - 0.5 * mu.shape[1] * math.log(2 * math.pi)
 
 # %% ../nbs/00_derivation.ipynb #f968db6c
@@ -60,13 +65,24 @@ def kl_of_draws(
     log_var: Tensor,  # (M, d_z) log variances of the posteriors
     noise: Tensor,  # (n, M, d_z) standard normal; n draws from each posterior are mu + sigma * noise
 ) -> Tensor:  # (n,) nats
-    """n unbiased estimates of KL[aggregate || N(0, I)], each from one draw of every posterior (Eq. 18)."""
+    """n unbiased estimates of KL[aggregate || N(0, I)], each from one draw of every posterior (Eq. 18).
+
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
+    """
+    mu, log_var = _checked(mu, log_var)
+    noise = full_precision(noise, "noise")
+    if noise.ndim != 3 or noise.shape[1:] != mu.shape or len(noise) == 0:
+        shapes = f"(n, {len(mu)}, {mu.shape[1]}), n >= 1; got {tuple(noise.shape)}"
+        raise ValueError(f"noise must have one standard normal number per draw and coordinate: {shapes}")
+    too_narrow, log_var = beyond(log_var, 0.5), held(log_var, 0.5)
     step = torch.exp(0.5 * log_var) * noise  # z - mu of the posterior that z is drawn from
     if many_pairs(step, mu):
-        total = log_sums(mu, log_var, mu, step)
+        total = log_sums(mu, log_var, mu, step, own=True)
     else:
-        total = log_normal((mu[:, None] - mu) + step[..., None, :], log_var).logsumexp(-1)
-    log_q = total - math.log(len(mu))
+        own = torch.eye(len(mu), dtype=torch.bool, device=mu.device)[..., None]
+        offset = (mu[:, None] - mu).masked_fill(own, 0)  # no gradient from a posterior to itself
+        total = log_normal(offset + step[..., None, :], log_var).logsumexp(-1)
+    log_q = total - math.log(len(mu)) + too_narrow
     log_p = -0.5 * (mu + step).square().sum(-1)  # the 2 pi of log_q and log_p cancel
     return _mean((log_q - log_p).T)
 
@@ -81,10 +97,10 @@ def kl_monte_carlo(
     """Unbiased Monte Carlo estimate of KL[aggregate || N(0, I)], stratified over the posteriors (Eq. 18).
 
     Large inputs need memory for a few times M * d_z numbers, and with gradients for n_samples times as many.
-    Raises ValueError for a wrong shape or dtype and for too few draws.
+    Raises ValueError for a wrong shape or dtype and for too few draws, TypeError for what is no tensor.
     """
-    _check(mu, log_var)
-    if not isinstance(n_samples, int) or n_samples < 1 + return_error:
+    mu, log_var = _checked(mu, log_var)
+    if isinstance(n_samples, bool) or not hasattr(n_samples, "__index__") or n_samples < 1 + return_error:
         raise ValueError(f"n_samples must be an integer >= {1 + return_error}, got {n_samples!r}")
     device = mu.device if generator is None else generator.device
     chunk = max(1, 2**20 // (len(mu) * mu.numel()))
@@ -104,8 +120,13 @@ def log_overlap(
     mu: Tensor,  # (M, d_z) posterior means
     log_var: Tensor,  # (M, d_z) log variances of the posteriors
 ) -> Tensor:  # (M, M) nats
-    """log of the integral of q(z|x_i) q(z|x_j) over z (Eq. B.7), plus (d_z/2) log 2 pi."""
-    var = log_var.exp().clamp(min=torch.finfo(mu.dtype).tiny)  # a sum of two is never zero
+    """log of the integral of q(z|x_i) q(z|x_j) over z (Eq. B.7), plus (d_z/2) log 2 pi.
+
+    Variances below 2e-38 or above 2e37 (float32; 4e-308 and 1e307 in float64) count as that.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
+    """
+    mu, log_var = _checked(mu, log_var)
+    var = held(log_var).exp()
     return log_normal(mu[:, None] - mu, (var[:, None] + var).log())
 
 
@@ -116,8 +137,10 @@ def _overlap_log_sums(mu: Tensor, log_var: Tensor) -> Tensor:
     return log_overlap(mu, log_var).logsumexp(1)
 
 # %% ../nbs/00_derivation.ipynb #a545340e
-def _cross_entropy(mu: Tensor, log_var: Tensor) -> Tensor:
-    """(M,): -E log p(z) under each posterior, minus (d_z/2) log 2 pi (Eq. B.13)."""
+def _cross_entropy(mu: Tensor, log_var: Tensor, power: float = 1.0) -> Tensor:
+    """(M,): -E log p(z) under each posterior, minus (d_z/2) log 2 pi (Eq. B.13); inf beyond `held_range`."""
+    lowest, _ = held_range(mu.dtype, power)
+    log_var = torch.nn.functional.threshold(log_var, lowest, math.inf)
     return 0.5 * (log_var.exp() + mu.square()).sum(-1)
 
 
@@ -128,9 +151,9 @@ def kl_upper_bound(
     """Analytic upper bound of KL[aggregate || N(0, I)], the prior term of WiSE-ALE (Eq. 21-24).
 
     Costs M * M * d_z operations, for large inputs in memory for a few times M * d_z numbers.
-    Raises ValueError for a wrong shape or dtype.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
-    _check(mu, log_var)
+    mu, log_var = _checked(mu, log_var)
     log_mean_overlap = _overlap_log_sums(mu, log_var) - math.log(len(mu))  # (M,)
     return _mean(log_mean_overlap + _cross_entropy(mu, log_var))
 
@@ -141,9 +164,9 @@ def sample_kl(
 ) -> Tensor:  # (M,) nats
     """KL[q(z|x_i) || N(0, I)] of each posterior by itself, the prior term of the VAE (Eq. 26).
 
-    Raises ValueError for a wrong shape or dtype.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
-    _check(mu, log_var)
+    mu, log_var = _checked(mu, log_var)
     return 0.5 * (mu.square() + torch.expm1(log_var) - log_var).sum(-1)
 
 # %% ../nbs/00_derivation.ipynb #1ee9e916
@@ -154,9 +177,9 @@ def kl_upper_bound_joint(
     """Upper bound of KL[aggregate || N(0, I)] by Jensen's inequality over the whole mixture; >= Eq. 21.
 
     Costs M * M * d_z operations, for large inputs in memory for a few times M * d_z numbers.
-    Raises ValueError for a wrong shape or dtype.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
-    _check(mu, log_var)
+    mu, log_var = _checked(mu, log_var)
     log_square = _overlap_log_sums(mu, log_var).logsumexp(0) - 2 * math.log(len(mu))
     return log_square + _mean(_cross_entropy(mu, log_var))
 
@@ -168,18 +191,21 @@ def kl_moment_matched(
     """Lower bound of KL[aggregate || N(0, I)]: KL of the Gaussian with its mean and covariance (divisor M).
 
     Exact while sigma is at least about 1e-13 of the spread of mu; narrower ones can cost it some nats.
-    Raises ValueError for a wrong shape or dtype.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
-    _check(mu, log_var)
+    mu, log_var = _checked(mu, log_var)
     device = "cpu" if mu.device.type == "mps" else mu.device  # MPS has no float64
-    m, lv = mu.to(device).double(), log_var.to(device).double()
+    m, lv = mu.to(device).double(), log_var.to(device).double().clamp(max=1e3)  # its exp is infinite from 710
     x = m - m[0]  # relative to one sample, so that coinciding means give exact zeros
     x = x - x.mean(0)
     log_d = lv.logsumexp(0) - math.log(len(m))
-    s = torch.linalg.svdvals(x * torch.exp(-0.5 * log_d) / math.sqrt(len(m)))
+    x = x * torch.exp(-0.5 * log_d) / math.sqrt(len(m))
+    too_far = ~(x.abs() < 1e145)  # squares would overflow; true for nan
+    s = torch.linalg.svdvals(x.masked_fill(too_far, 0))
     s = s[: len(m) - 1]  # centring leaves rank M - 1 at most; the last value would be rounding
     log_det = log_d.sum() + torch.log1p(s.square()).sum()
     trace = log_d.exp().sum() + m.square().mean(0).sum()  # tr(Sigma) + m^T m
+    trace = trace + torch.zeros_like(trace).masked_fill(too_far.any(), math.inf)
     return (0.5 * (trace - m.shape[1] - log_det)).to(mu)
 
 # %% ../nbs/00_derivation.ipynb #a684dc42
@@ -191,11 +217,20 @@ def bhattacharyya_coefficient(
 ) -> Tensor:  # (A, B), in [0, 1]
     """Bhattacharyya coefficient, the integral of sqrt(q_i q_j), of every pair of diagonal Gaussians.
 
-    Costs A * B * d_z operations, in memory for a few times as many numbers. Shapes are not checked. Made for
-    values: the gradient is not finite where a distance in standard deviations overflows when squared.
+    Costs A * B * d_z operations, in memory for a few times as many numbers.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
+    mu, log_var = _checked(mu, log_var)
+    other_mu, other_log_var = _checked(other_mu, other_log_var)
+    if (mu.dtype, mu.shape[1]) != (other_mu.dtype, other_mu.shape[1]):
+        sets = f"{mu.dtype} {tuple(mu.shape)} and {other_mu.dtype} {tuple(other_mu.shape)}"
+        raise ValueError(f"both sets need the same dtype and d_z; got {sets}")
+    limits = torch.finfo(mu.dtype)
     log_sum = torch.logaddexp(log_var[:, None], other_log_var)
-    distance = 0.25 * (mu[:, None] - other_mu).square() / log_sum.exp()
+    var_sum = log_sum.exp().clamp(limits.tiny, limits.max)
+    far = 60 * var_sum.detach().sqrt()  # from there on the coefficient is zero, and its gradient
+    offset = (mu[:, None] - other_mu).clamp(-far, far)
+    distance = 0.25 * offset.square() / var_sum
     widths = 0.5 * (log_sum - math.log(2) - 0.5 * (log_var[:, None] + other_log_var))
     return (-(distance + widths).sum(-1)).exp()
 
@@ -209,17 +244,17 @@ def kl_pairwise_bound(
     Never above the mean of `sample_kl`. Exact for coinciding and for separated posteriors; between, Eq. 21
     can be smaller.
     Costs M * M * d_z operations, for large inputs in memory for a few times M * d_z numbers.
-    Raises ValueError for a wrong shape or dtype.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
-    _check(mu, log_var)
-    level = 0.25 * (log_var + math.log(2)).sum(-1)
+    mu, log_var = _checked(mu, log_var)
+    level = 0.25 * (held(log_var) + math.log(2)).sum(-1)
     nearer = mu / math.sqrt(2)
     if many_pairs(nearer, nearer):
         total = log_sums(nearer, log_var, level=level)
     else:
         total = (log_overlap(nearer, log_var) + level + level[:, None]).logsumexp(1)
     log_mean_coefficient = total - math.log(len(mu))  # (M,)
-    return _mean(sample_kl(mu, log_var) + log_mean_coefficient)
+    return _mean(sample_kl(mu, log_var) + log_mean_coefficient + beyond(log_var))
 
 # %% ../nbs/00_derivation.ipynb #f6fe049c
 def kl_best_bound(
@@ -241,13 +276,17 @@ def kl_pairwise_lower_bound(
 
     Exact for coinciding and for separated posteriors; between, it can be below `kl_moment_matched`.
     Costs M * M * 2 d_z operations, for large inputs in memory for a few times M * d_z numbers.
-    Raises ValueError for a wrong shape or dtype.
+    Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
-    _check(mu, log_var)
-    points, centres = torch.cat([mu, torch.exp(0.5 * log_var)], 1), torch.cat([mu, torch.zeros_like(mu)], 1)
-    log_vars, level = torch.cat([log_var, log_var], 1), 0.5 * log_var.sum(-1)
+    mu, log_var = _checked(mu, log_var)
+    limited = held(log_var, 0.5)
+    points, centres = torch.cat([mu, torch.exp(0.5 * limited)], 1), torch.cat([mu, torch.zeros_like(mu)], 1)
+    log_vars, level = torch.cat([limited, limited], 1), 0.5 * limited.sum(-1)
     if many_pairs(points, centres):
         total = log_sums(centres, log_vars, points, level=level)
     else:
         total = (log_normal(points[:, None] - centres, log_vars) + level).logsumexp(1)
-    return _mean(total - math.log(len(mu)) + _cross_entropy(mu, log_var))
+    return _mean(total - math.log(len(mu)) + _cross_entropy(mu, log_var, 0.5))
+
+# %% ../nbs/00_derivation.ipynb #b891676c
+document(globals())

@@ -55,7 +55,7 @@ def batch_terms(
     terms = objective(x, decoded, mu, log_var, z, draws=noise[1:])
     return terms.loss, history_terms(objective, terms, x, decoded, mu, log_var)
 
-
+# %% ../nbs/04_algorithm.ipynb #7312193e
 def step_noise(
     objective: Objective,
     batch_size: int,  # M
@@ -85,7 +85,9 @@ def parameter_groups(
 ) -> list[dict]:  # for the optimiser
     "The parameters that are trained, in groups with a learning rate each."
     rates = learning_rate, learning_rate if own_learning_rate is None else own_learning_rate
-    return [{"params": ps, "lr": rate, "initial_lr": rate} for ps, rate in zip((parameters, own), rates) if ps]
+    return [
+        {"params": ps, "lr": rate, "initial_lr": rate} for ps, rate in zip((parameters, own), rates) if ps
+    ]
 
 # %% ../nbs/04_algorithm.ipynb #77b497ca
 def plain_epoch(
@@ -127,7 +129,7 @@ def evaluation_mode(
         for layer, training in modes:
             layer.training = training
 
-
+# %% ../nbs/04_algorithm.ipynb #19b9c24e
 @torch.no_grad()
 def plain_evaluation(
     model: torch.nn.Module,
@@ -180,7 +182,7 @@ def plain_fit(
             rows.append(history_row(epoch, "test", trace))
     return pd.DataFrame(rows)
 
-# %% ../nbs/04_algorithm.ipynb #2365c9c3
+# %% ../nbs/04_algorithm.ipynb #a4ae3390
 # parameters, batch, noise -> gradients of the parameters that require one; (6,) values of `TERMS`
 Step = Callable[[list[Tensor], Tensor, Tensor], tuple[list[Tensor | None], Tensor]]
 

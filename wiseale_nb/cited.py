@@ -18,7 +18,8 @@ from torch.nn.functional import softplus
 
 from .aggregate import sample_kl
 from .core import NonNegative, Positive, PositiveInt, Weight, typed
-from .objective import Objective, squared_distances
+from .docstrings import document
+from .objective import Objective, checked_sets, squared_distances
 
 # %% ../nbs/01a_cited.ipynb #98d3ffc7
 def perceptron(
@@ -135,13 +136,14 @@ def sinkhorn_divergence(
 ) -> Tensor:  # scalar, squared distance; 0 for equal sets, else > 0, up to the error of the iterations
     """Debiased entropic optimal transport of two sets, cost |a - b|^2; differentiable in both.
 
-    Raises ValueError for empty sets, unequal d_z or epsilon <= 0.
+    Raises ValueError for empty sets, unequal d_z, epsilon <= 0 or no iterations, TypeError for what is no
+    tensor.
     """
-    if min(len(z), len(prior_z)) < 1 or z.shape[1:] != prior_z.shape[1:]:
-        shapes = f"{tuple(z.shape)} and {tuple(prior_z.shape)}"
-        raise ValueError(f"the Sinkhorn divergence needs draws of equal d_z; got {shapes}.")
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be > 0; got {epsilon!r}.")
+    z, prior_z = checked_sets(z, prior_z, "the Sinkhorn divergence", least=1)
+    if isinstance(epsilon, str) or not 0 < epsilon < math.inf:
+        raise ValueError(f"epsilon must be > 0, a finite number; got {epsilon!r}.")
+    if isinstance(n_iterations, bool) or not hasattr(n_iterations, "__index__") or n_iterations < 1:
+        raise ValueError(f"n_iterations must be an integer >= 1; got {n_iterations!r}.")
     x, y = z.detach(), prior_z.detach()
     f, g, f_x, f_y = _potentials(x, y, epsilon, n_iterations)
     to_prior = _soft_min(squared_distances(z, y), g, epsilon)
@@ -237,3 +239,6 @@ class GMVAE(Objective):
 
     def divergence(self, mu: Tensor, log_var: Tensor, z: Tensor, draws: Tensor | None = None) -> Tensor:
         return sum(gm_vae_terms(mu, log_var, z, draws[0], self.mixture))
+
+# %% ../nbs/01a_cited.ipynb #b76607cc
+document(globals())

@@ -38,8 +38,8 @@ def distinct(
     return values
 
 
-Seeds = Annotated[list[NonNegativeInt], AfterValidator(distinct), "that differ, at least one"]
-Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$"), "of letters, digits and _"]
+Seeds = Annotated[list[NonNegativeInt], AfterValidator(distinct), "list of different integers >= 0"]
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$"), "text of letters, digits and _"]
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
 # %% ../nbs/07_config.ipynb #f9808dc9

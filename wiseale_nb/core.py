@@ -55,10 +55,13 @@ def describe_type(
     if origin is not Annotated:
         return names.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
     kind, *rest = get_args(annotation)
+    words = [text for text in rest if isinstance(text, str)]
+    if words:
+        return words[0]
     limits = [limit for field in rest for limit in getattr(field, "metadata", [field])]
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     found = [f"{sign} {getattr(m, key)}" for m in limits for key, sign in signs.items() if hasattr(m, key)]
-    return " ".join([describe_type(kind), *found, *(m for m in rest if isinstance(m, str))])
+    return " ".join([describe_type(kind), *found])
 
 # %% ../nbs/09_core.ipynb #9942ac36
 def explain_mistakes(

@@ -114,10 +114,10 @@ def on_blocks(
     model: AutoEncoder,  # any network
 ) -> AutoEncoder:  # the same function on the same parameters
     """A network with its 1-d convolutions evaluated on blocks; other networks come back unchanged."""
-    if not isinstance(model, AutoEncoder) or len(model.x_shape) != 2:
-        return model
+    if type(model) is not AutoEncoder or type(model.encoder) is not Encoder or len(model.x_shape) != 2:
+        return model  # a subclass may do something else
     stacks = model.encoder.features, model.decoder
-    if not all(isinstance(stack, nn.Sequential) for stack in stacks):
+    if not all(type(stack) is nn.Sequential for stack in stacks):
         return model
     features, decoder = ([on_block(layer) for layer in stack] for stack in stacks)
     if None in features or None in decoder:

@@ -92,9 +92,10 @@ def bound(
 # %% ../nbs/06a_fingerprint.ipynb #800554ac
 def imported(
     tree: ast.Module,  # a module of the package
+    name: str = "",  # of the module, such as "drawing.figure_1"
 ) -> dict[str, tuple[str, str]]:  # see `Source.imports`
     "What a module imports from the package, by absolute or relative name."
-    names = {}
+    names, folders = {}, name.split(".")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -104,10 +105,12 @@ def imported(
         elif isinstance(node, ast.ImportFrom):
             package, _, module = (node.module or "").partition(".")
             if node.level:
-                package, module = "wiseale_nb", node.module or ""
+                above = folders[: max(0, len(folders) - node.level)]
+                package, module = "wiseale_nb", ".".join([*above, *filter(None, [node.module])])
             if package == "wiseale_nb":
                 for alias in node.names:
-                    target = (module, alias.name) if module else (alias.name, "")
+                    inside = f"{module}.{alias.name}".lstrip(".")
+                    target = (module, alias.name) if module and node.module else (inside, "")
                     names[alias.asname or alias.name] = target
     return names
 
@@ -122,10 +125,11 @@ class Source(NamedTuple):
 # %% ../nbs/06a_fingerprint.ipynb #73c6769f
 def parse_source(
     text: str,  # of a module
+    name: str = "",  # of the module
 ) -> Source:
     "The definitions of a module, the names they use, and what it imports from the package."
     tree = ast.parse(text)
-    source = Source({}, {}, imported(tree))
+    source = Source({}, {}, imported(tree, name))
     for statement in tree.body:
         is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         if is_text or isinstance(statement, (ast.Import, ast.ImportFrom)):
@@ -141,10 +145,11 @@ def parse_source(
 @functools.cache
 def read_source(
     path: Path,  # a module of the package
+    name: str,  # of the module
     changed: int,  # its time of change, so that an edited module is read again
 ) -> Source:
     "`parse_source` of a file."
-    return parse_source(path.read_text())
+    return parse_source(path.read_text(), name)
 
 
 def find_source(
@@ -153,7 +158,7 @@ def find_source(
 ) -> Source:  # empty if there is no such module
     "The source of a module."
     path = package / f"{module.replace('.', '/')}.py"
-    return read_source(path, path.stat().st_mtime_ns) if path.is_file() else Source({}, {}, {})
+    return read_source(path, module, path.stat().st_mtime_ns) if path.is_file() else Source({}, {}, {})
 
 # %% ../nbs/06a_fingerprint.ipynb #870c8257
 def reachable(
@@ -200,9 +205,9 @@ def code_fingerprint(
             known.append((module, name))
         else:
             sha.update(secrets.token_bytes())
-    definitions = sorted(reachable(known, package, without))
-    missing = set(known) - {definition[:2] for definition in definitions}
+    missing = [":".join(root) for root in known if not any(reachable([root], package, without))]
     if missing:
-        raise ParameterError(f"no definition {', '.join(':'.join(root) for root in sorted(missing))}")
+        raise ParameterError(f"no definition {', '.join(missing)}")
+    definitions = sorted(reachable(known, package, without))
     sha.update(repr(definitions).encode())
     return sha.hexdigest()[:16]

@@ -17,6 +17,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from .tensors import held, inverse_std
+
 # %% ../nbs/00b_kernels.ipynb #3a32e609
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):
     raise ImportError(f"the kernels need Triton 3.6 or later, found {triton.__version__}")
@@ -44,10 +46,11 @@ def _dimension(x, y, i, j, k, n_x, n_y, D: tl.constexpr, KIND: tl.constexpr):
         var = b + d
         root = tl.rsqrt(var)
         r = (a - c) * root
-        slope, scale = tl.minimum(tl.maximum(r * root, -BIG), BIG), root * root
+        slope, scale = tl.minimum(tl.maximum(r * root, -BIG), BIG), root * root  # nan is in r * r
     else:
         offset, scale = ((a - c) + b, d) if KIND == POINTS else ((c - a) + d, b)
-        r = tl.minimum(tl.maximum(offset * scale, -FAR), FAR)
+        r = tl.maximum(offset * scale, -FAR, propagate_nan=tl.PropagateNan.ALL)
+        r = tl.minimum(r, FAR, propagate_nan=tl.PropagateNan.ALL)
         slope, var = tl.where(tl.abs(r) < FAR, r, 0.0), scale
     return r * r, slope, scale, var
 
@@ -69,7 +72,7 @@ def _log_pairs(
                     log -= 0.5 * tl.log2(product)
                     product = tl.full(log.shape, 1.0, tl.float32)
     log -= (0.5 * LOG2_E) * squares
-    return tl.maximum(log, -BIG) if KIND == OVERLAPS else log
+    return tl.maximum(log, -BIG, propagate_nan=tl.PropagateNan.ALL) if KIND == OVERLAPS else log
 
 # %% ../nbs/00b_kernels.ipynb #3ecb9bfa
 @triton.jit
@@ -146,7 +149,7 @@ def pack_posteriors(
     log_var: Tensor,  # (M, d_z) log variances
 ) -> Tensor:  # as packed
     """Posteriors whose density is wanted: mu, 1 / sigma, and the logarithm of the density's normalisation."""
-    return pack(mu, (-0.5 * log_var).exp(), -0.5 / math.log(2) * log_var.sum(1), 0.0)
+    return pack(mu, inverse_std(log_var), -0.5 / math.log(2) * log_var.sum(1), 0.0)
 
 # %% ../nbs/00b_kernels.ipynb #7686bfcc
 def pack_overlaps(
@@ -154,10 +157,12 @@ def pack_overlaps(
     log_var: Tensor,  # (M, d_z) log variances
 ) -> tuple[Tensor, int]:  # as packed; dimensions in a product of variances
     """Posteriors whose overlaps are wanted: mu and the variance."""
-    var = log_var.exp().clamp(min=torch.finfo(mu.dtype).tiny)
+    log_var = held(log_var)
+    var = log_var.exp()
     most = log_var.abs().max().item() + 0.7  # log(v + v) = log_var + 0.69
-    room = max(1, int(math.log(torch.finfo(mu.dtype).max) / most))
-    return pack(mu, var, 0.0, 0.5), min(AT_ONCE, 2 ** int(math.log2(room)))
+    room = math.log(torch.finfo(mu.dtype).max) / most
+    group = 2 ** int(math.log2(room)) if room > 1 else 1  # 1 if room is nan
+    return pack(mu, var, 0.0, 0.5), min(AT_ONCE, group)
 
 # %% ../nbs/00b_kernels.ipynb #977f2521
 def _launch(kernel, x: Tensor, y: Tensor, kind: tl.constexpr, group: int, *tensors: Tensor) -> None:
@@ -231,7 +236,7 @@ class FusedLogSums(torch.autograd.Function):
         g, (M, d_z) = F.pad(gradient.reshape(-1), (0, len(sums) - n)), mu.shape
         if z is None:
             slopes, curves = row_gradients(x, x, kind, group, sums, g, M, d_z)
-            return -slopes, 0.5 * curves * log_var.exp().clamp(min=torch.finfo(mu.dtype).tiny), None, None
+            return -slopes, 0.5 * curves * held(log_var).exp(), None, None
         slopes, curves = row_gradients(y, x, POSTERIORS, group, sums, g, M, d_z)
         if not any(ctx.needs_input_grad[2:]):
             return slopes, 0.5 * curves, None, None

@@ -7,10 +7,10 @@ __all__ = ['METHODS', 'method_options', 'make_objective']
 
 # %% ../nbs/01b_loss.ipynb #5b51fd33
 from dataclasses import fields
-from inspect import cleandoc
 from typing import Any
 
 from .core import ParameterError, describe_type
+from .docstrings import document
 from .objective import Objective
 from .reconstruction import Likelihood, make_likelihood
 
@@ -34,17 +34,16 @@ def method_options(
 # %% ../nbs/01b_loss.ipynb #944398a9
 def make_objective(
     method: str,  # a key of METHODS
-    *,
     likelihood: Likelihood | str | dict = "bernoulli",  # object, name, or {"name": "gaussian", "std": 0.5}
     **options,  # reconstruction ("own", "log_mean", "all"), and the method's options
 ) -> Objective:  # call it on a batch
     """The objective of a method by its name; `ParameterError` if the name or an option is not valid.
 
+    Example:
+
         objective = make_objective("wiseale", weight="1/M", likelihood="gaussian")
         terms = objective(x, decoder(z), mu, log_var, z)
         terms.loss.backward()
-
-    Methods, and their options with defaults and valid values:
     """
     if not isinstance(method, str) or method not in METHODS:
         raise ParameterError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
@@ -53,7 +52,7 @@ def make_objective(
 # %% ../nbs/01b_loss.ipynb #0c5b6650
 def _help() -> str:
     "A line per method and per option."
-    lines = []
+    lines = ["Methods, and their options with defaults and valid values:"]
     for name, method in METHODS.items():
         lines.append(f"    {name} ({method.label})")
         for option, default, values in method_options(method):
@@ -61,4 +60,6 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-make_objective.__doc__ = f"{cleandoc(make_objective.__doc__)}\n{_help()}"
+document(globals())
+if make_objective.__doc__:  # python -OO has none
+    make_objective.__doc__ += f"\n\n{_help()}"

@@ -14,14 +14,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from .docstrings import document
+from .tensors import held, inverse_std
+
 # %% ../nbs/00a_pairs.ipynb #103ef2a1
 def log_normal(
     offset: Tensor,  # (..., d_z) point minus mean
     log_var: Tensor,  # log variances, of a shape that broadcasts with offset
+    scale: Tensor | None = None,  # one over the standard deviation; None: from log_var
 ) -> Tensor:  # (...) nats
     """log N(offset | 0, exp(log_var)) + (d_z/2) log 2 pi, with finite value and gradient."""
     far = torch.finfo(offset.dtype).max ** 0.5 / 1e3  # standard deviations; d_z * far**2 does not overflow
-    r = (offset * torch.exp(-0.5 * log_var)).clamp(-far, far)
+    scale = torch.exp(-0.5 * log_var) if scale is None else scale
+    r = (offset * scale).clamp(-far, far)
     return -0.5 * (log_var + r.square()).sum(-1)
 
 # %% ../nbs/00a_pairs.ipynb #9327826e
@@ -36,6 +41,7 @@ class _Plan(NamedTuple):
     tile: Callable[..., Operands]  # logarithms of a tile, and their derivatives
     group: int  # dimensions whose variances are multiplied before the logarithm is taken
     level: Tensor | None  # (M,)
+    own: bool = False  # whether row k is a draw from posterior k modulo M
 
     @property
     def symmetric(self) -> bool:
@@ -79,12 +85,14 @@ def _overlap_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: 
 # %% ../nbs/00a_pairs.ipynb #8739a4d5
 def _overlap_plan(mu: Tensor, log_var: Tensor, level: Tensor | None) -> _Plan:
     """The symmetric matrix of log overlaps; with a level, level_i + level_j is added."""
-    var = log_var.exp().clamp(min=torch.finfo(mu.dtype).tiny)
+    log_var = held(log_var)
+    var = log_var.exp()
     levels = () if level is None else (level[None],)
     posteriors = (mu.T.contiguous(), var.T.contiguous(), *levels)
     most = log_var.abs().max().item() + 0.7  # log(v + v) = log_var + 0.69
     room = math.log(torch.finfo(mu.dtype).max) / most
-    return _Plan(posteriors, posteriors, _overlap_tile, max(1, int(room)), level)
+    group = int(room) if room > 1 else 1  # 1 if room is nan
+    return _Plan(posteriors, posteriors, _overlap_tile, group, level)
 
 # %% ../nbs/00a_pairs.ipynb #3d303415
 def _density_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: bool) -> Operands:
@@ -107,13 +115,15 @@ def _density_tile(x: Operands, y: Operands, work: Tensor, group: int, backward: 
     return log, torch.mul(r, y[2], out=slope), square.sub_(1)
 
 # %% ../nbs/00a_pairs.ipynb #a6dc6e8b
-def _density_plan(mu: Tensor, log_var: Tensor, z: Tensor, step: Tensor | None, level: Tensor | None) -> _Plan:
+def _density_plan(
+    mu: Tensor, log_var: Tensor, z: Tensor, step: Tensor | None, level: Tensor | None, own: bool
+) -> _Plan:
     """Log densities of the posteriors at points z + step; with a level, level_j is added."""
     points = (z,) if step is None else (z.expand_as(step), step)
     points = tuple(p.reshape(-1, mu.shape[1]).T.contiguous().to(mu) for p in points)
-    columns = tuple(t.T.contiguous() for t in (mu, log_var, (-0.5 * log_var).exp()))
+    columns = tuple(t.T.contiguous() for t in (mu, log_var, inverse_std(log_var)))
     levels = () if level is None else (level[None],)
-    return _Plan(points, (*columns, *levels), _density_tile, 1, level)
+    return _Plan(points, (*columns, *levels), _density_tile, 1, level, own)
 
 # %% ../nbs/00a_pairs.ipynb #ce291264
 def _exp_in_place(x: Tensor) -> Tensor:
@@ -124,7 +134,8 @@ def _exp_in_place(x: Tensor) -> Tensor:
 
 def _add_log_sum(total: Tensor, x: Tensor, dim: int) -> Tensor:
     """log(exp(total) + sum of exp(x) over `dim`)."""
-    top = torch.maximum(total, x.amax(dim))
+    most = torch.finfo(x.dtype).max
+    top = torch.maximum(total, x.amax(dim)).clamp(-most, most)  # inf - inf would be nan
     return top + (_exp_in_place(total - top) + _exp_in_place(x - top.unsqueeze(dim)).sum(dim)).log()
 
 # %% ../nbs/00a_pairs.ipynb #3932af7f
@@ -154,14 +165,22 @@ def _underflows(plan: _Plan, top: float, sums: Tensor, i: slice, j: slice) -> bo
     least = min(sums[i].min(), sums[j].min() if plan.symmetric else math.inf)
     return bool(top - least < math.log(2 * torch.finfo(sums.dtype).tiny))
 
+# %% ../nbs/00a_pairs.ipynb #de220484
+def _take_own(slope: Tensor, i: slice, j: slice, n_posteriors: int) -> Tensor:
+    """Sums over columns of the slopes between a draw and its own posterior, which become zero in `slope`."""
+    rows = torch.arange(i.start, i.stop, device=slope.device) % n_posteriors
+    own = rows[:, None] == torch.arange(j.start, j.stop, device=slope.device)
+    taken = (slope * own).sum(2)
+    slope.masked_fill_(own, 0)
+    return taken
+
 # %% ../nbs/00a_pairs.ipynb #d4be4749
-def _differentiate_tiles(
-    plan: _Plan, sums: Tensor, tops: Tensor, g: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Sums of slopes by row and by column, of curves by column, and of weights by column (for the level)."""
+def _differentiate_tiles(plan: _Plan, sums: Tensor, tops: Tensor, g: Tensor) -> list[Tensor | None]:
+    """Sums of slopes by row and column, curves and weights by column, and slopes of draws to their own."""
     x, y = plan.rows, plan.columns
     grad_y, grad_var = torch.zeros_like(y[0]), torch.zeros_like(y[0])
     grad_x = grad_y if plan.symmetric else torch.zeros_like(x[0])
+    grad_own = torch.zeros_like(x[0]) if plan.own else None
     grad_level = None if plan.level is None else torch.zeros_like(plan.level)
     for top, (i, j, *operands) in zip(tops.tolist(), _tiles(x, y)):
         if _underflows(plan, top, sums, i, j):
@@ -172,41 +191,49 @@ def _differentiate_tiles(
             grad_level[j] += weight.sum(0)
             if plan.symmetric:
                 grad_level[i] += weight.sum(1)
-        grad_x[:, i] -= slope.mul_(weight).sum(2)
+        slope.mul_(weight)
+        if plan.own:
+            grad_own[:, i] -= _take_own(slope, i, j, y[0].shape[1])
+        grad_x[:, i] -= slope.sum(2)
         grad_y[:, j] += slope.sum(1)
         grad_var[:, j] += curve.mul_(weight).sum(1)
         if plan.symmetric:
             grad_var[:, i] += curve.sum(2)
-    return grad_x, grad_y, grad_var, grad_level
+    return [grad_x, grad_y, grad_var, grad_level, grad_own]
 
 # %% ../nbs/00a_pairs.ipynb #ae26c282
 class TiledLogSums(torch.autograd.Function):
     """The sums of `log_sums`, in tiles of plain tensor operations."""
 
     @staticmethod
-    def plan(
-        mu: Tensor, log_var: Tensor, z: Tensor | None, step: Tensor | None, level: Tensor | None
-    ) -> _Plan:
+    def plan(mu: Tensor, log_var: Tensor, z: Tensor | None, step, level, own: bool) -> _Plan:
         """Overlaps if z is None, else densities."""
-        return _overlap_plan(mu, log_var, level) if z is None else _density_plan(mu, log_var, z, step, level)
+        if z is None:
+            return _overlap_plan(mu, log_var, level)
+        return _density_plan(mu, log_var, z, step, level, own)
 
     @staticmethod
-    def forward(ctx: FunctionCtx, mu, log_var, z, step, level=None) -> Tensor:
-        sums, tops = _sum_tiles(TiledLogSums.plan(mu, log_var, z, step, level))
+    def forward(ctx: FunctionCtx, mu, log_var, z, step, level=None, own=False) -> Tensor:
+        sums, tops = _sum_tiles(TiledLogSums.plan(mu, log_var, z, step, level, own))
         ctx.save_for_backward(mu, log_var, z, step, level, sums, tops)
+        ctx.own = own
         return sums.view(mu.shape[:1] if z is None else (z if step is None else step).shape[:-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         mu, log_var, z, step, level, sums, tops = ctx.saved_tensors
-        plan = TiledLogSums.plan(mu, log_var, z, step, level)
-        grad_x, grad_y, grad_var, grad_level = _differentiate_tiles(plan, sums, tops, gradient.reshape(-1))
+        plan = TiledLogSums.plan(mu, log_var, z, step, level, ctx.own)
+        grads = _differentiate_tiles(plan, sums, tops, gradient.reshape(-1))
+        grad_x, grad_y, grad_var, grad_level, grad_own = grads
         if z is None:
-            return grad_y.T, (0.5 * grad_var * plan.columns[1]).T, None, None, grad_level
-        grad_x = grad_x.T.reshape((z if step is None else step).shape)
-        grad_step = None if step is None else grad_x
-        return grad_y.T, 0.5 * grad_var.T, grad_x.sum_to_size(z.shape), grad_step, grad_level
+            return grad_y.T, (0.5 * grad_var * plan.columns[1]).T, None, None, grad_level, None
+        shape = (z if step is None else step).shape
+        grad_z = grad_x.T.reshape(shape).sum_to_size(z.shape)
+        grad_step = None if step is None else grad_x.T.reshape(shape)
+        if grad_own is not None:
+            grad_step = grad_step + grad_own.T.reshape(shape)
+        return grad_y.T, 0.5 * grad_var.T, grad_z, grad_step, grad_level, None
 
 # %% ../nbs/00a_pairs.ipynb #f9be9bd6
 MAX_DENSE = 2**17  # rows * posteriors * d_z evaluated at once; larger inputs go in tiles
@@ -240,12 +267,17 @@ def log_sums(
     z: Tensor | None = None,  # (..., d_z) points; None: the overlaps of all pairs of posteriors
     step: Tensor | None = None,  # (..., d_z) added to z, which broadcasts to its shape
     level: Tensor | None = None,  # (M,) added to the logarithms of each posterior
+    own: bool = False,  # whether z + step are draws from the posteriors, in their order, n of each
 ) -> Tensor:  # (M,) for overlaps, else the shape of the points without the last axis; nats
     """log of sum_j e^level_j N(z + step | mu_j, e^log_var_j), plus (d_z/2) log 2 pi, at every point.
 
     Without z: log of sum_j e^(level_i + level_j) times the integral of q(z|x_i) q(z|x_j), as in Eq. 21.
     Memory for a few times the inputs, with the gradient (first derivatives only).
     """
-    if level is not None:
-        return TiledLogSums.apply(mu, log_var, z, step, level)
+    in_tiles = level is not None or (own and torch.is_grad_enabled() and mu.requires_grad)
+    if in_tiles:
+        return TiledLogSums.apply(mu, log_var, z, step, level, own)
     return select_backend(mu).apply(mu, log_var, z, step)
+
+# %% ../nbs/00a_pairs.ipynb #9b087c40
+document(globals())

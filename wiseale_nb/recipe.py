@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['load_splits', 'measure', 'fit_and_measure', 'run_roots', 'run_code', 'run_key', 'is_current', 'checkpoint_folder',
-           'own_folder', 'train', 'TrainParameters', 'TrainJob', 'train_job']
+           'own_folder', 'outdated', 'train', 'TrainParameters', 'TrainJob', 'train_job']
 
-# %% ../nbs/07b_recipe.ipynb #272221e9
+# %% ../nbs/07b_recipe.ipynb #c9c5944c
 import hashlib
 import json
 import shutil
@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .config import Seeds, Settings, build_objective, resolve_settings
+from .config import Seeds, Settings, build_objective, distinct, resolve_settings
 from .core import NonNegativeInt, ParameterError, PositiveInt, digest, ensure_writable, project_root
 from .core import random_stream, typed
 from .data import build, find_dataset, load
@@ -30,7 +30,7 @@ from .fingerprint import code_fingerprint
 from .runs import Run, load_run, run_folder, runs_folder, write_run
 from .training import fit_stack, pick_device
 
-# %% ../nbs/07b_recipe.ipynb #cebeab49
+# %% ../nbs/07b_recipe.ipynb #3e646b0d
 def load_splits(
     settings: Settings,  # of one run
 ) -> tuple[Tensor, Tensor]:  # (n_train, *x_shape) and (n_test, *x_shape), uint8 or float32
@@ -40,7 +40,7 @@ def load_splits(
     train, test = (load(s.dataset, split, n=n, seed=s.seed, **s.data).x for split, n in sizes.items())
     return train, test
 
-# %% ../nbs/07b_recipe.ipynb #66b2aced
+# %% ../nbs/07b_recipe.ipynb #870180a4
 def measure(
     model: AutoEncoder,  # trained
     objective: Objective,  # for the likelihood
@@ -54,7 +54,7 @@ def measure(
     values = evaluate(model, objective, x, stream, **sizes)
     return pd.concat([values, latent_geometry(*posteriors(model, x))], ignore_index=True)
 
-# %% ../nbs/07b_recipe.ipynb #a5f68d9b
+# %% ../nbs/07b_recipe.ipynb #3cf19b17
 def fit_and_measure(
     runs: list[Settings],  # alike in all but the seed
     splits: list[tuple[Tensor, Tensor]],  # for each run, see `load_splits`
@@ -71,7 +71,7 @@ def fit_and_measure(
     metrics = [measure(model, objective, x, run) for model, x, run in zip(models, test, runs)]
     return list(zip(models, histories, metrics))
 
-# %% ../nbs/07b_recipe.ipynb #b817b399
+# %% ../nbs/07b_recipe.ipynb #86cea1fe
 def run_roots(
     settings: Settings,  # of one run
 ) -> list[str | type]:  # for `code_fingerprint`
@@ -80,14 +80,14 @@ def run_roots(
     classes = [type(objective), type(objective.likelihood), type(find_dataset(settings.dataset))]
     return ["recipe:load_splits", "recipe:fit_and_measure", *classes]
 
-# %% ../nbs/07b_recipe.ipynb #e84fdccd
+# %% ../nbs/07b_recipe.ipynb #aa294141
 def run_code(
     settings: Settings,  # of one run
 ) -> str:  # hexadecimal
     "Fingerprint of the code that determines a run's result; the checks of options decide no number."
     return code_fingerprint(*run_roots(settings), without=("core:typed",))
 
-# %% ../nbs/07b_recipe.ipynb #aaf62be3
+# %% ../nbs/07b_recipe.ipynb #79a2b95f
 def run_key(
     settings: Settings,  # of one run
 ) -> str:  # hexadecimal
@@ -95,12 +95,11 @@ def run_key(
     parts = [asdict(settings), run_code(settings), torch.__version__.split("+")[0]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../nbs/07b_recipe.ipynb #1aa29d05
+# %% ../nbs/07b_recipe.ipynb #b3999f3e
 def is_current(
     folder: Path,  # a run folder, which need not exist
     settings: Settings,  # what is asked for
-    code: str,  # see `run_code`
-    data: str,  # fingerprint of the samples
+    made_with: dict,  # "code" and "data": fingerprints of today
 ) -> bool:
     "Whether the folder holds the whole run that training would write again."
     try:
@@ -109,10 +108,9 @@ def is_current(
     except ParameterError:
         return False
     same_torch = run.info["versions"].get("torch") == torch.__version__.split("+")[0]
-    made_with = (run.settings, run.info["code"], run.info["data"])
-    return same_torch and made_with == (settings, code, data)
+    return run.settings == settings and same_torch and made_with.items() <= run.info.items()
 
-# %% ../nbs/07b_recipe.ipynb #62a7d0e3
+# %% ../nbs/07b_recipe.ipynb #015d40ba
 def checkpoint_folder(
     folder: Path,  # holds a run folder for each seed
     runs: list[Settings],  # that train together
@@ -121,7 +119,7 @@ def checkpoint_folder(
     text = json.dumps([asdict(run) for run in runs], sort_keys=True)
     return folder / "checkpoint" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
-# %% ../nbs/07b_recipe.ipynb #a18ea18a
+# %% ../nbs/07b_recipe.ipynb #7899304f
 def own_folder(
     settings: Settings,  # of the runs
     folder: str | Path | None,  # asked for
@@ -134,7 +132,19 @@ def own_folder(
         raise ParameterError("settings were changed: name a folder; the profile's own runs must stay")
     return run_folder(runs_folder(project_root(), s.profile), s.dataset, s.method, s.seed).parent
 
-# %% ../nbs/07b_recipe.ipynb #9288b51a
+# %% ../nbs/07b_recipe.ipynb #a1de648a
+def outdated(
+    folder: Path,  # holds a run folder for each seed
+    runs: list[Settings],  # that are asked for
+    made_with: list[dict],  # see `is_current`, one for each
+) -> list[int]:  # positions of the runs to train
+    "The runs that are not current; all of them if training of just these was interrupted."
+    if checkpoint_folder(folder, runs).is_dir():
+        return list(range(len(runs)))
+    wanted = enumerate(zip(runs, made_with))
+    return [k for k, (run, made) in wanted if not is_current(folder / f"seed{run.seed}", run, made)]
+
+# %% ../nbs/07b_recipe.ipynb #7cc330f6
 def train(
     settings: Settings,  # of the runs; their seeds are those of `seeds`
     seeds: list[int],  # one run each; they train together
@@ -148,32 +158,26 @@ def train(
     """Train runs, measure them, write their folders and read them back.
 
     A run that is there, with equal settings, code and data, is not trained again. Interrupted training goes
-    on from its checkpoint. `ParameterError` for changed settings without a folder of their own.
+    on from its checkpoint. `ValueError` for seeds that are there twice, `ParameterError` for changed settings
+    without a folder of their own.
     """
     started, folder = time.time(), own_folder(settings, folder)
-    runs = [replace(settings, seed=seed) for seed in seeds]
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ParameterError(f"seeds must be different integers, at least one, got {seeds}")
-    code, checkpoint = run_code(settings), checkpoint_folder(folder, runs)
+    runs = [replace(settings, seed=seed) for seed in distinct(list(seeds))]
     splits = [load_splits(run) for run in runs]
-    data = [digest(list(split)) for split in splits]
-    current = [is_current(folder / f"seed{run.seed}", run, code, d) for run, d in zip(runs, data)]
-    if checkpoint.is_dir():
-        current = [False for _ in runs]  # go on with all that were interrupted
-    todo = [k for k, done in enumerate(current) if not done]
+    made_with = [{"code": run_code(run), "data": digest(list(split))} for run, split in zip(runs, splits)]
+    todo = outdated(folder, runs, made_with)
     if todo:
         new = [runs[k] for k in todo]
         checkpoint = checkpoint_folder(folder, new)
         how = {"device": device, "progress": progress, "checkpoint": checkpoint}
         results = fit_and_measure(new, [splits[k] for k in todo], **how)
-        shared = {"code": code, "trained_with": [run.seed for run in new]}
-        shared |= {"wall_seconds": round(time.time() - started, 1)}
+        shared = {"trained_with": [run.seed for run in new], "wall_seconds": round(time.time() - started, 1)}
         for k, result in zip(todo, results):
-            write_run(folder / f"seed{seeds[k]}", runs[k], *result, shared | {"data": data[k]})
+            write_run(folder / f"seed{runs[k].seed}", runs[k], *result, made_with[k] | shared)
         shutil.rmtree(checkpoint.parent, ignore_errors=True)
-    return [load_run(folder / f"seed{seed}") for seed in seeds]
+    return [load_run(folder / f"seed{run.seed}") for run in runs]
 
-# %% ../nbs/07b_recipe.ipynb #0c8d6c7f
+# %% ../nbs/07b_recipe.ipynb #54b0f3d7
 @typed
 class TrainParameters:
     "Parameters of `10_train`."
@@ -196,7 +200,7 @@ class TrainParameters:
                 "settings were changed: name a folder with `out`; the profile's own runs must stay"
             )
 
-# %% ../nbs/07b_recipe.ipynb #cf0b0d92
+# %% ../nbs/07b_recipe.ipynb #650bb89f
 @dataclass(frozen=True)
 class TrainJob:
     "Runs to train together."

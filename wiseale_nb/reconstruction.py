@@ -15,17 +15,23 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .core import ParameterError, Positive, typed
+from .docstrings import document
+from .tensors import full_precision, no_autocast
 
 # %% ../nbs/01_likelihoods.ipynb #52233565
-def _check_pair(x: Tensor, decoded: Tensor, table: bool = False) -> None:
-    "Raise unless both are float batches of one shape; for a table their lengths may differ."
+def _checked_pair(x: Tensor, decoded: Tensor, table: bool = False) -> tuple[Tensor, Tensor]:
+    "Both as float batches of one shape, or an error; for a table their lengths may differ."
+    x, decoded = full_precision(x, "x"), full_precision(decoded, "decoded")
     if decoded.shape[table:] != x.shape[table:]:
         shapes = f"{tuple(decoded.shape)} and {tuple(x.shape)}"
         raise ValueError(f"decoded and x need the same shape; got {shapes}.")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x needs a batch axis with at least one sample; got shape {tuple(x.shape)}.")
-    if not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor (for images, values in [0, 1]); got {x.dtype}.")
+    for name, batch in (("x", x), ("decoded", decoded)):
+        if not batch.is_floating_point():
+            hint = " (for images, values in [0, 1])" if name == "x" else ""
+            raise TypeError(f"{name} must be a floating-point tensor{hint}; got {batch.dtype}.")
+    return x, decoded
 
 # %% ../nbs/01_likelihoods.ipynb #df4c9a69
 def register(registry: dict[str, type], cls: type) -> None:
@@ -109,13 +115,14 @@ class Bernoulli(Likelihood):
     name = "bernoulli"
 
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
-        _check_pair(x, decoded)
+        x, decoded = _checked_pair(x, decoded)
         return _BernoulliNLL.apply(decoded, x).reshape(len(x), -1).sum(1)
 
     def nll_table(self, x: Tensor, decoded: Tensor) -> Tensor:
-        _check_pair(x, decoded, table=True)
+        x, decoded = _checked_pair(x, decoded, table=True)
         centre = x.mean(0, keepdim=True)
-        cross = decoded.reshape(len(decoded), -1) @ (x - centre).reshape(len(x), -1).T
+        with no_autocast(x):
+            cross = decoded.reshape(len(decoded), -1) @ (x - centre).reshape(len(x), -1).T
         return self.nll(centre.expand_as(decoded), decoded)[:, None] - cross
 
     def mean(self, decoded: Tensor) -> Tensor:
@@ -137,16 +144,17 @@ class Gaussian(Likelihood):
     std: Positive = 1.0  # of the observation noise, in units of x
 
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
-        _check_pair(x, decoded)
+        x, decoded = _checked_pair(x, decoded)
         squared_error = (x - self.mean(decoded)).square().reshape(len(x), -1)
         constant = squared_error.shape[1] * math.log(self.std * math.sqrt(2 * math.pi))
         return squared_error.sum(1) / (2 * self.std**2) + constant
 
     def nll_table(self, x: Tensor, decoded: Tensor) -> Tensor:
-        _check_pair(x, decoded, table=True)
+        x, decoded = _checked_pair(x, decoded, table=True)
         centre = x.mean(0, keepdim=True)
         m, own = ((t - centre).reshape(len(t), -1) for t in (self.mean(decoded), x))
-        cross = (0.5 * own.square().sum(1) - m @ own.T) / self.std**2
+        with no_autocast(x):
+            cross = (0.5 * own.square().sum(1) - m @ own.T) / self.std**2
         return self.nll(centre.expand_as(decoded), decoded)[:, None] + cross
 
     def mean(self, decoded: Tensor) -> Tensor:
@@ -174,7 +182,8 @@ def make_likelihood(
         return spec
     options = dict(spec) if isinstance(spec, dict) else {"name": spec}
     name = options.pop("name", None)
-    if not isinstance(name, str) or name not in Likelihood.registry:
+    known = isinstance(name, str) and name in Likelihood.registry
+    if not known or not all(isinstance(option, str) for option in options):
         valid = ", ".join(Likelihood.registry)
         raise ParameterError(f"likelihood must be a Likelihood or the name of one ({valid}); got {spec!r}")
     return Likelihood.registry[name](**options)
@@ -190,10 +199,14 @@ def reconstruction_loss(
     reconstruction: Reconstruction = "own",  # Eq. 17, Eq. 16 or Eq. 15
 ) -> Tensor:  # scalar, nats per sample
     "Reconstruction term of a batch, Eq. 15, 16 or 17; raises as the likelihood does."
+    x, decoded = full_precision(x, "x"), full_precision(decoded, "decoded")
     if reconstruction == "own":
         return likelihood.nll(x, decoded).mean()
-    _check_pair(x, decoded)
+    x, decoded = _checked_pair(x, decoded)
     table = likelihood.nll_table(x, decoded)
     if reconstruction == "all":
         return table.mean()
     return (math.log(len(table)) - (-table).logsumexp(1)).mean()
+
+# %% ../nbs/01_likelihoods.ipynb #00fdaed1
+document(globals())

@@ -85,7 +85,7 @@ def record(
     parameters: list[Tensor],  # where they will lie
     *inputs: Tensor,  # a batch and noise as examples
 ) -> Callable:  # the same function
-    "The function as a list of tensor operations; on a GPU, where the length of the list costs, as one CUDA graph."
+    "The function as a list of tensor operations; on a GPU as one CUDA graph."
     operations = make_fx(function)(parameters, *inputs)
     operations.graph.eliminate_dead_code()
     operations.recompile()
@@ -120,7 +120,7 @@ def capture(
 class NotRecordable(Exception):
     "Why steps go the plain way."
 
-# %% ../nbs/04a_recording.ipynb #042112d4
+# %% ../nbs/04a_recording.ipynb #17798bf8
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 HOOKS += ("_post_accumulate_grad_hooks",)  # where PyTorch keeps the hooks of layers and of parameters
 
@@ -172,7 +172,7 @@ def global_streams(
     on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return [torch.get_rng_state(), *on_gpu, random.getstate(), np.random.get_state()]
 
-# %% ../nbs/04a_recording.ipynb #a3dd95fe
+# %% ../nbs/04a_recording.ipynb #655dad27
 @contextlib.contextmanager
 def keep_streams(
     device: torch.device,
@@ -200,7 +200,7 @@ def plain_numbers(
     gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
     return [*gradients, values, held_out]
 
-# %% ../nbs/04a_recording.ipynb #e963c30f
+# %% ../nbs/04a_recording.ipynb #e4905a19
 Batch = tuple[list[Tensor], list[Tensor]]  # a batch and noise for each network
 
 
@@ -218,7 +218,7 @@ def rehearse(
         raise NotRecordable("a step draws random numbers of its own")
     return numbers
 
-# %% ../nbs/04a_recording.ipynb #9bc862e4
+# %% ../nbs/04a_recording.ipynb #128024ee
 def draw_batches(
     networks: list[BatchTerms],
     x: Tensor,  # (N, *x_shape) data
@@ -239,7 +239,7 @@ class Functions(NamedTuple):
     terms: Callable[[list[Tensor], Tensor, Tensor], Tensor]  # terms alone, in evaluation mode
     obstacle: str = ""  # why they are not recorded
 
-# %% ../nbs/04a_recording.ipynb #49ef06e6
+# %% ../nbs/04a_recording.ipynb #43418d7b
 def record_functions(
     whole: BatchTerms,  # gives the computation
     parameters: list[Tensor],  # of the one network, or stacked
@@ -270,14 +270,14 @@ def same_numbers(
     triples = zip(found, expected, limits, strict=True)
     return all(torch.allclose(f, e, rtol, atol) for f, e, (rtol, atol) in triples)
 
-# %% ../nbs/04a_recording.ipynb #ec1342d1
+# %% ../nbs/04a_recording.ipynb #dc12843c
 def join(
     tensors: list[Tensor],  # one per network
 ) -> Tensor:  # with a first axis for the networks if there are several
     "One tensor for all networks."
     return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
 
-# %% ../nbs/04a_recording.ipynb #85cd9d08
+# %% ../nbs/04a_recording.ipynb #0499faf8
 @torch.no_grad()
 def agree(
     functions: Functions,  # recorded

@@ -39,7 +39,9 @@ class Options:
     epochs: PositiveInt  # passes over the data
     batch_size: PositiveInt  # M, at least 2
     learning_rate: Positive  # Adam's step size
-    milestones: tuple[NonNegativeInt, ...] | list[NonNegativeInt] = ()  # epochs after which gamma multiplies it
+    milestones: (
+        tuple[NonNegativeInt, ...] | list[NonNegativeInt]
+    ) = ()  # epochs after which gamma multiplies it
     gamma: Positive = 0.5  # factor at each milestone
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: layers under autocast
     fast: bool = True  # False: nothing but the operations of the plain loop
@@ -105,6 +107,8 @@ def check_stack(
     "`ValueError` for networks, data and seeds that do not fit together."
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be different, and at least one; got {seeds}")
+    if not all(hasattr(model, "d_z") for model in models):
+        raise ValueError("a model needs an attribute d_z, its number of latent dimensions")
     if not all(any(p.requires_grad for p in model.parameters()) for model in models):
         raise ValueError("a model has no parameter that requires a gradient; there is nothing to train")
     data = {split: xs for split, xs in data.items() if xs is not None}
@@ -115,7 +119,9 @@ def check_stack(
         for x in {id(x): x for x in xs}.values():
             check_data(x, {"train": "training data", "test": "held-out data"}[split], batch_size, objective)
         if len({x.shape for x in xs}) > 1:
-            raise ValueError(f"the {split} sets must have one shape, got {sorted({tuple(x.shape) for x in xs})}")
+            raise ValueError(
+                f"the {split} sets must have one shape, got {sorted({tuple(x.shape) for x in xs})}"
+            )
     return data
 
 # %% ../nbs/04d_training.ipynb #9ed5fd86
@@ -139,12 +145,14 @@ def check_finite(
     term = next(term for term in BLAME if bad[step, TERMS.index(term)])
     value = float(trace[step, TERMS.index(term)])
     where = f"at epoch {epoch}, step {step + 1}"
-    raise NonFiniteError(f"training of seed {seed} stopped: {term} is {value} {where}; try a smaller learning rate")
+    raise NonFiniteError(
+        f"training of seed {seed} stopped: {term} is {value} {where}; try a smaller learning rate"
+    )
 
 # %% ../nbs/04d_training.ipynb #cd67e2b9
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    "PyTorch's deterministic algorithms inside the block; `RuntimeError` that names an operator that has none."
+    "PyTorch's deterministic algorithms in the block; `RuntimeError` that names an operator that has none."
     memory = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
@@ -202,7 +210,7 @@ def run_epoch(
                 rows.append({"seed": seed, **history_row(epoch, split, trace)})
     return rows
 
-
+# %% ../nbs/04d_training.ipynb #87aa8ac4
 def set_learning_rate(
     stacks: list[SeedStack],
     factor: float,  # of the initial learning rates
@@ -217,7 +225,9 @@ def describe_epoch(
     rows: list[dict],  # of one epoch
 ) -> dict[str, str]:  # split -> mean objective of all seeds
     "What the progress bar shows."
-    values = {split: [row["objective"] for row in rows if row["split"] == split] for split in ("train", "test")}
+    values = {
+        split: [row["objective"] for row in rows if row["split"] == split] for split in ("train", "test")
+    }
     return {split: f"{sum(own) / len(own):.2f}" for split, own in values.items() if own}
 
 # %% ../nbs/04d_training.ipynb #3ce7fbd5
@@ -288,9 +298,10 @@ def fit(
 ) -> pd.DataFrame:  # columns epoch, split, `TERMS`, seconds (since the start)
     """Train one network by Algorithm 1.
 
-    Required: `epochs`, `batch_size` (M), `learning_rate`. Optional: `milestones=()` and `gamma=0.5` (schedule),
-    `precision="float32"` or `"bfloat16"`, `fast=True`, `device="auto"`, `progress=True`, `checkpoint=None` (a folder).
-    Raises `ValueError` for unusable data or options, `NonFiniteError` when training diverges, `CheckpointError`.
+    Required: `epochs`, `batch_size` (M), `learning_rate`. Optional: `milestones=()` and `gamma=0.5`
+    (schedule), `precision="float32"` or `"bfloat16"`, `fast=True`, `device="auto"`, `progress=True`,
+    `checkpoint=None` (a folder). `ValueError` for unusable data or options, `NonFiniteError` when training
+    diverges, `CheckpointError` for the checkpoint of another run.
     """
     test = None if test_x is None else [test_x]
     return fit_stack([model], objective, [train_x], test, seeds=[seed], **options)[0]

@@ -1,0 +1,91 @@
+"""A new method and a new data set: one class and one block of settings each, nothing else in the project."""
+
+import sys
+
+import nbformat
+import pandas as pd
+import yaml
+from conftest import call
+
+from wiseale_tools.manifest import read_manifest
+
+METHOD = """#| export
+@typed
+class Ridge(Objective):
+    "Divergence: half the mean squared length of the codes."
+
+    name = "ridge"
+    label = "Ridge"
+    divergence_name = "half_square"
+    weight: Weight = 1.0
+
+    def divergence(self, mu, log_var, z, draws=None):
+        return 0.5 * z.square().sum(1).mean()
+"""
+DATASET = """#| export
+class SquareWaves(DataSet):
+    "Square waves of one amplitude."
+
+    name, label = "square", "square waves"
+    factors = {"phase": circle}
+    network = Network(make=sine_net, d_z=4)
+
+    periods: PositiveInt = 2
+
+    def read(self, split, n, seed, root) -> Split:
+        generator = random_stream(seed, "data", part=split)
+        phase = 2 * math.pi * torch.rand(n or 1000, generator=generator)
+        time = 2 * math.pi * self.periods * torch.arange(256) / 256
+        return Split((time + phase[:, None]).sin().sign()[:, None], phase)
+"""
+LABELS = """
+from wiseale_nb.figures import draw_figure, figure_job
+job = figure_job("claims", profile="toys")
+print([text.get_text() for legend in draw_figure(job).legends for text in legend.get_texts()])
+"""
+
+
+def add_cell(path, source):
+    """Add a cell before the last one that is exported, as an author might."""
+    notebook = nbformat.read(path, 4)
+    exported = [k for k, cell in enumerate(notebook.cells) if cell.source.startswith("#| export")]
+    notebook.cells.insert(exported[-1], nbformat.v4.new_code_cell(source))
+    nbformat.write(notebook, path)
+
+
+def add_settings(project):
+    """A profile with two data sets, one of them new, and a new method for both."""
+    sine = yaml.safe_load((project / "config/paper.yaml").read_text())["sine"]
+    names = {"n_train": 256, "n_test": 64, "epochs": 2, "n_importance": 4, "n_posteriors": 64, "seeds": [0]}
+    methods = {name: sine["methods"][name] for name in ("aevb", "beta_vae", "wiseale")}
+    methods["ridge"] = {"method": "ridge", "weight": 0.5}
+    sine |= names | {"methods": methods}
+    profile = {"sine": sine, "square": sine | {"data": {"periods": 3}}}
+    (project / "config/toys.yaml").write_text(yaml.safe_dump(profile, sort_keys=False))
+    figures = (project / "figures.yaml").read_text()
+    assert "every: [sine, mnist, teapot]" in figures  # a figure chooses its data sets
+    new = figures.replace("every: [sine, mnist, teapot]", "every: [sine, mnist, teapot, square]")
+    (project / "figures.yaml").write_text(new)
+
+
+def test_a_class_and_a_block_of_settings_are_enough(project):
+    """Trained by the pipeline, measured, drawn with their names, and verified."""
+    add_cell(project / "nbs/01a_cited.ipynb", METHOD)
+    add_cell(project / "nbs/03b_data.ipynb", DATASET)
+    add_settings(project)
+    assert call("nbdev_export", cwd=project).returncode == 0
+    done = call("wiseale-pipeline", "figures", "toys", "--jobs", "2", cwd=project)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    methods = ("aevb", "beta_vae", "ridge", "wiseale")
+    runs = [f"{dataset}/{method}/seed0" for dataset in ("sine", "square") for method in methods]
+    manifest = read_manifest(project / "figures/toys")
+    assert sorted(manifest["runs"]) == runs and set(manifest["figures"]["claims"]["runs"]) == set(runs)
+    metrics = pd.read_csv(project / "figures/toys/data/metrics.csv")
+    measured = metrics[metrics.method == "ridge"].groupby("dataset").metric.nunique()
+    assert measured.index.tolist() == ["sine", "square"] and (measured > 10).all()
+    history = pd.read_csv(project / "runs/toys/square/ridge/seed0/history.csv")
+    assert history.objective.notna().all() and history.epoch.max() == 2
+
+    done = call(sys.executable, "-c", LABELS, cwd=project)
+    assert done.returncode == 0 and "'Ridge'" in done.stdout, done.stdout + done.stderr
