@@ -41,7 +41,7 @@ def recorded(*folders):
     return [(f"figures/{folder}/MANIFEST.json", f"runs/{folder}/manifest") for folder in folders]
 
 
-localrules: all, data, studies, manifest, manifest_analytic, manifest_studies
+localrules: all, studies, manifest, manifest_analytic, manifest_studies
 
 
 rule all:
@@ -55,11 +55,6 @@ rule studies:
     input:
         made(STUDIES),
         recorded("studies"),
-
-
-rule data:
-    input:
-        fetched(SETTINGS),
 
 
 for dataset, settings in SETTINGS.items():

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from wiseale_nb.config import load_config, resolve_settings
 from wiseale_nb.core import ParameterError, random_stream
 from wiseale_nb.data import build, load, read_mnist
-from wiseale_nb.figures import Figure, FigureJob
+from wiseale_nb.figures import FigureData
 from wiseale_nb.formats import DataError, parse_idx
 from wiseale_nb.runs import load_run, write_run
 from wiseale_tools import CallError
@@ -55,8 +55,8 @@ TABLE = b"method,epoch,value\naevb,1,0.5\nwiseale,2,0.25\n"
 
 
 def job(folder):
-    """A figure whose data lie in the folder."""
-    return FigureJob("own", Figure(notebook="20_own"), {}, folder, folder, True, "own")
+    """The data of a figure in the folder."""
+    return FigureData(folder)
 
 
 def zipped(content, level=9):

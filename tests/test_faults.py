@@ -33,7 +33,7 @@ CHILDREN.set_forkserver_preload(["test_faults"])
 
 
 def train(folder, result, disk=None):
-    """Train two seeds on sine waves with checkpoints in `folder`; write a digest of the results to `result`."""
+    """Train two seeds on sine waves with checkpoints in `folder`; write a digest of it all to `result`."""
     torch.set_num_threads(1)
     if disk is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
@@ -127,7 +127,7 @@ def test_full_disk_stops_with_the_file_named_and_training_goes_on_later(uninterr
 
 
 def pipeline_killed(project, who, after):
-    """`make figures`, one of its processes killed after some seconds; returns the exit code once all have ended."""
+    """`make figures`, one of its processes killed after some seconds; its exit code once all have ended."""
     make = subprocess.Popen(
         [*MAKE, "figures"],
         cwd=project,

@@ -278,6 +278,9 @@ def refusals():
             ValueError,
             "epsilon must be > 0",
         )
+    for f, args in ((kl_monte_carlo, (t, t, 2, 0)), (cited.MixturePrior, (2, 3, 4, 0))):
+        wrong = f, args, TypeError, "generator must be None or a torch.Generator"
+        cases[f"a seed for the generator of {f.__name__}"] = wrong
     for scales in ((), (1.0, 0.0), (math.nan,)):
         cases[f"scales {scales}"] = mmd_imq, (t, t, scales), ValueError, "finite numbers > 0"
     for shape in ((3, 1, 2), (3, 8, 1), (8, 2), (0, 8, 2), (1, 3, 8, 2)):

@@ -276,16 +276,6 @@ def write(path, text, times):
 FIGURES = ["claims", "figure_5a", "figure_6"]
 
 
-def test_a_time_stamp_is_no_change(drawn):
-    project = drawn[0]
-    assert planned(project) == []
-    now = time.time()
-    for path in project.rglob("*"):
-        if path.is_file() and ".snakemake" not in path.parts:
-            os.utime(path, (now, now))
-    assert planned(project) == []
-
-
 @pytest.mark.parametrize(
     "file, old, new, redone",
     [
@@ -310,7 +300,15 @@ def test_only_what_changed_is_done_again(drawn, file, old, new, redone):
     found = planned(drawn[0])
     undo()
     assert found == sorted([*redone, *filter(None, [manifest])])
-    assert planned(drawn[0]) == []
+
+
+def test_a_time_stamp_is_no_change(drawn):
+    project = drawn[0]
+    now = time.time()
+    for path in project.rglob("*"):
+        if path.is_file() and ".snakemake" not in path.parts:
+            os.utime(path, (now, now))
+    assert planned(project) == []
 
 
 def test_what_was_deleted_is_made_again(drawn):
@@ -357,6 +355,19 @@ def test_failed_figure_is_as_it_was_and_is_drawn_later(drawn):
     assert planned(project) == ["figure_5a", "manifest"]
     assert call("wiseale-pipeline", "figures", "mini", cwd=project).returncode == 0
     assert {p: p.read_bytes() for p in before} == before
+
+
+def test_studies_are_rules_too(drawn):
+    """Each at its size, and of runs only those that one of them reads."""
+    words = ("snakemake", "-n", "studies", "--cores", "1", "--config", "profile=smoke", "size=smoke")
+    done = call(*words, cwd=drawn[0])
+    assert done.returncode == 0, done.stderr
+    rules = set(re.findall(r"^(?:local)?rule (\w+):$", done.stdout + done.stderr, re.MULTILINE))
+    trained = {"train_mnist_aevb", "train_mnist_wae_mmd"}
+    assert trained | {"likelihood_mnist_smoke", "sensitivity_smoke", "manifest_studies"} < rules
+    assert len(rules) == 2 + 9 + 2 and "wiseale" not in " ".join(rules)
+    done = call("wiseale-pipeline", "studies", "huge", cwd=drawn[0])
+    assert done.returncode == 1 and "the sizes are quick, longer, paper, smoke" in done.stderr
 
 
 def test_names_of_a_profile_never_reach_a_shell(drawn):

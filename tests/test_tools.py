@@ -99,7 +99,7 @@ def test_what_has_no_parameters_cell_is_refused(tmp_path):
     blocked.write_text("a file where a folder should go")
     with pytest.raises(CallError, match="is not a notebook"):
         notebook_parameters(blocked)
-    for missing, told in [("none.ipynb", "No such file"), (".", "Is a directory")]:
+    for missing, told in [("none.ipynb", "No such file"), (".", "it is not a file")]:
         with pytest.raises(CallError, match=told):
             notebook_parameters(tmp_path / missing)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from wiseale_nb.config import config_folder, load_config, select
+from wiseale_nb.config import config_folder, load_config, load_studies, select
 from wiseale_nb.core import ParameterError, data_root
 from wiseale_nb.data import DATASETS
 from wiseale_nb.figures import profile_figures
@@ -22,7 +22,7 @@ from wiseale_tools.manifest import write_manifest
 from wiseale_tools.process import end_with_parent, exclusive_lock
 from wiseale_tools.readme import readme
 from wiseale_tools.reproduce import reproduce
-from wiseale_tools.rules import fetched
+from wiseale_tools.rules import fetched, shown_datasets, study_entries
 from wiseale_tools.verify import redraw, verify
 
 
@@ -36,8 +36,8 @@ def is_told(record):
     return important or getattr(record, "event", None) == "progress"
 
 
-def run_snakemake(target, jobs, root, **config):
-    """Make a target in this process; returns Snakemake's exit code. The caller holds the lock.
+def run_snakemake(targets, jobs, root, **config):
+    """Make some targets in this process; returns Snakemake's exit code. The caller holds the lock.
 
     Its own locks stay behind when it is killed, so they are left out. What was running then is done again,
     and training goes on from its checkpoint.
@@ -47,12 +47,10 @@ def run_snakemake(target, jobs, root, **config):
     logger = logging.getLogger("snakemake.logging")
     if is_told not in logger.filters:
         logger.addFilter(is_told)
-    words = [target, "--cores", str(jobs), "--nolock", *default_options(root)]
+    words = [*targets, "--cores", str(jobs), "--nolock", *default_options(root)]
     words += ["--quiet", "rules", "host", "reason"]
-    if not (root / ".snakemake/metadata").is_dir():
-        words.append(
-            "--forceall"
-        )  # nothing is known about what is there; what is current is not trained again
+    # Without its records Snakemake takes what is there as current; what is current is not trained again.
+    words += [] if (root / ".snakemake/metadata").is_dir() else ["--forceall"]
     words += ["--config", *(f"{name}={value}" for name, value in config.items())]
     with contextlib.chdir(root):
         try:
@@ -72,16 +70,17 @@ def default_options(root):
     return words
 
 
-def draw(target, jobs, root, profile, **config):
-    """Get the data if they are not there, then make a target of the Snakefile; returns an exit code.
+def draw(target, jobs, root, profile, needed, **config):
+    """Get the files of the needed data sets, then make a target of the Snakefile; returns an exit code.
 
-    The data come first, because what they hold is part of what decides whether a job has to run.
+    The files come first, because what they hold is part of what decides whether a job has to run.
     """
+    settings = load_config(profile, root / "config")
+    files = [file for name in needed if name in settings for file in fetched(name, settings[name])]
+    missing = [file for file in files if not Path(file).exists()]
     config = {"profile": profile, **config}
-    settings = select(load_config(profile, root / "config"), config.get("datasets", ""))
-    there = all(Path(file).exists() for name in settings for file in fetched(name, settings[name]))
-    code = 0 if there else run_snakemake("data", jobs, root, **config)
-    return code or run_snakemake(target, jobs, root, **config)
+    code = run_snakemake(missing, jobs, root, **config) if missing else 0
+    return code or run_snakemake([target], jobs, root, **config)
 
 
 def check_photographs(settings):
@@ -111,7 +110,7 @@ def figures(args, root):
     if "celeba" in config:
         check_photographs(config["celeba"])
     with exclusive_lock(root / "runs"):
-        code = draw("all", args.jobs, root, args.profile, datasets=args.datasets)
+        code = draw("all", args.jobs, root, args.profile, config, datasets=args.datasets)
     for name, figure in profile_figures(config).items() if code == 0 else ():
         print(f"{figure.folder_in('', args.profile) / name}.{{{','.join(FORMATS)}}}")
     return code
@@ -120,8 +119,12 @@ def figures(args, root):
 def studies(args, root):
     """Run the studies at one of their sizes; they start from the profile of that name, if there is one."""
     profile = args.size if (root / "config" / f"{args.size}.yaml").is_file() else "quick"
+    entries = study_entries("studies", args.size)
+    if not entries:
+        raise CallError(f"no study has the size {args.size!r}; the sizes are {', '.join(load_studies())}")
+    read = {name for entry in entries for name in shown_datasets(entry)}
     with exclusive_lock(root / "runs"):
-        return draw("studies", args.jobs, root, profile, size=args.size)
+        return draw("studies", args.jobs, root, profile, read, size=args.size)
 
 
 def run_task(args, root):
@@ -132,7 +135,8 @@ def run_task(args, root):
         return studies(args, root)
     if args.task == "reproduce":
         with exclusive_lock(root / "runs" / "reproduce"):
-            again = partial(draw, "all", args.jobs, profile=args.profile)
+            read = select(load_config(args.profile))
+            again = partial(draw, "all", args.jobs, profile=args.profile, needed=read)
             return 0 if reproduce(args.profile, root, lambda copy: again(root=copy)) else 1
     if args.task == "verify":
         return 0 if verify(root, args.jobs) else 1

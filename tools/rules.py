@@ -91,10 +91,12 @@ def executed(entry):
 
 
 def shown_runs(entry, datasets=""):
-    """The runs of its profile that a figure reads, as data set, method and seed."""
-    sizes = load_sizes(entry.name, entry.size) if entry.size else None
-    config = load_config(entry.profile)
-    return figure_runs(entry.name, config if entry.size else select(config, datasets), sizes)
+    """The runs that a figure reads, as data set, method and seed."""
+    if entry.figure.analytic:
+        return []
+    if entry.size:
+        return figure_runs(entry.name, load_config(entry.profile), load_sizes(entry.name, entry.size))
+    return figure_runs(entry.name, select(load_config(entry.profile), datasets))
 
 
 def shown_datasets(entry, datasets=""):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .docstrings import document
 from .pairs import log_normal, log_sums, many_pairs
-from .tensors import beyond, full_precision, held, held_range, inverse_std
+from .tensors import beyond, checked_generator, full_precision, held, held_range, inverse_std
 
 # %% ../nbs/00_derivation.ipynb #f9be9bd6
 def _checked(mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ def kl_monte_carlo(
     mu, log_var = _checked(mu, log_var)
     if isinstance(n_samples, bool) or not hasattr(n_samples, "__index__") or n_samples < 1 + return_error:
         raise ValueError(f"n_samples must be an integer >= {1 + return_error}, got {n_samples!r}")
-    device = mu.device if generator is None else generator.device
+    device = mu.device if checked_generator(generator) is None else generator.device
     chunk = max(1, 2**20 // (len(mu) * mu.numel()))
     averages = []
     for start in range(0, n_samples, chunk):
@@ -150,6 +150,7 @@ def kl_upper_bound(
 ) -> Tensor:  # 0-dim, nats
     """Analytic upper bound of KL[aggregate || N(0, I)], the prior term of WiSE-ALE (Eq. 21-24).
 
+    Finite for abs(mu) <= 1e3 and abs(log_var) <= 80; beyond, the right value or inf; nan for nan.
     Costs M * M * d_z operations, for large inputs in memory for a few times M * d_z numbers.
     Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """

@@ -20,6 +20,7 @@ from .aggregate import sample_kl
 from .core import NonNegative, Positive, PositiveInt, Weight, typed
 from .docstrings import document
 from .objective import Objective, checked_sets, squared_distances
+from .tensors import checked_generator
 
 # %% ../nbs/01a_cited.ipynb #98d3ffc7
 def perceptron(
@@ -28,7 +29,7 @@ def perceptron(
     generator: torch.Generator | None = None,  # CPU generator of the weights, None for one with seed 0
 ) -> torch.nn.Sequential:  # on the CPU, float32
     "Linear layers with an activation between them; weights and biases from U(-1, 1) / sqrt(fan-in)."
-    generator, layers = generator or torch.Generator().manual_seed(0), []
+    generator, layers = checked_generator(generator) or torch.Generator().manual_seed(0), []
     for wide, narrow in zip(sizes, sizes[1:]):
         layer = torch.nn.utils.skip_init(torch.nn.Linear, wide, narrow)
         for p in layer.parameters():
@@ -181,7 +182,8 @@ class MixturePrior(torch.nn.Module):
         generator: torch.Generator | None = None,  # CPU generator of the weights, None for one with seed 0
     ):
         super().__init__()
-        options = {"activation": torch.nn.Tanh, "generator": generator or torch.Generator().manual_seed(0)}
+        generator = checked_generator(generator) or torch.Generator().manual_seed(0)
+        options = {"activation": torch.nn.Tanh, "generator": generator}
         self.to_w = perceptron(2 * d_z, width, 2 * d_z, **options)
         self.to_components = perceptron(d_z, width, 2 * n_components * d_z, **options)
         self.n_components = n_components

@@ -223,6 +223,8 @@ def _aggregate_rows(mu: Tensor, log_var: Tensor, n_monte_carlo: int, generator) 
     "Rows with the KL of the aggregate posterior to the prior and its two bounds."
     kl, error = kl_monte_carlo(mu, log_var, n_monte_carlo, generator, return_error=True)
     upper, lower = kl_upper_bound(mu, log_var), kl_moment_matched(mu, log_var)
+    if upper == math.inf:  # posteriors narrower or wider than float32 can hold
+        upper = kl_upper_bound(mu.double(), log_var.double())
     return [
         _row("aggregate_kl", kl, error, "nats", len(mu)),
         _row("aggregate_kl_upper_bound", upper, math.nan, "nats", len(mu)),

@@ -26,7 +26,7 @@ from .core import PositiveInt, Weight, typed
 from .docstrings import document
 from .reconstruction import Bernoulli, Likelihood, Reconstruction, reconstruction_loss, register
 from .reconstruction import Gaussian, SigmoidGaussian, make_likelihood  # noqa: F401
-from .tensors import full_precision, no_autocast
+from .tensors import checked_generator, full_precision, no_autocast
 
 # %% ../nbs/01_objective.ipynb #78a4d6b0
 @typed
@@ -154,6 +154,7 @@ class Objective(PriorTerm):
         Raises ValueError for shapes that do not fit together, TypeError for integer data or no tensors.
         """
         mu, log_var, z = _checked_batch(mu, log_var, z)
+        generator = checked_generator(generator)
         if draws is None and self.n_draws:
             draws = torch.randn((self.n_draws, *z.shape), generator=generator, dtype=z.dtype, device=z.device)
         divergence, prior = _weigh(self, mu, log_var, z, draws)

@@ -85,7 +85,7 @@ def run_code(
     settings: Settings,  # of one run
 ) -> str:  # hexadecimal
     "Fingerprint of the code that determines a run's result; the checks of options decide no number."
-    return code_fingerprint(*run_roots(settings), without=("core:typed",))
+    return code_fingerprint(*run_roots(settings), without=("core:typed", "docstrings"))
 
 # %% ../nbs/07b_recipe.ipynb #79a2b95f
 def run_key(

@@ -137,8 +137,9 @@ def check_finite(
     epoch: int,  # for the message
     seed: int,  # likewise
 ) -> None:
-    "`NonFiniteError` that names seed, epoch, step and term, if a value is NaN or infinite."
-    bad = ~torch.isfinite(trace)
+    "`NonFiniteError` that names seed, epoch, step and term, if a value is NaN or infinite (Eq. 21: NaN)."
+    bad, reported = ~torch.isfinite(trace), TERMS.index("aggregate_kl_upper_bound")
+    bad[:, reported] = trace[:, reported].isnan()
     if not bad.any():
         return
     step = int(bad.any(1).nonzero()[0])
