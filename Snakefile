@@ -12,11 +12,11 @@ from wiseale_tools import rules as ask
 
 PROFILE = config.get("profile", "quick")
 WANTED = str(config.get("datasets") or "")  # "" means all but those that the user has to bring
-SIZE = config.get("size", "quick")  # of the studies
+SIZE = config.get("size")  # of the studies; without one there are none
 SETTINGS = select(load_config(PROFILE), WANTED)
 FIGURES = ask.profile_entries(PROFILE, WANTED)
 ANALYTIC = ask.analytic_entries()
-STUDIES = ask.study_entries("studies", SIZE)
+STUDIES = ask.study_entries("studies", SIZE) if SIZE else []
 # `exec`, so that the runner's parent is Snakemake itself; it wants outputs that are newer than inputs, though they may stay as they are.
 RUN = "touch -c {output:q} && exec wiseale-run --quiet --parent $PPID {input.notebook:q} {output.executed:q}"
 TRAINED = [
@@ -91,19 +91,20 @@ for dataset, settings in SETTINGS.items():
 
 
 for entry in FIGURES + ANALYTIC + STUDIES:
+    runs, datasets = ask.shown_runs(entry, WANTED), ask.shown_datasets(entry, WANTED)
     rule:
         name:
             entry.stem
         input:
             notebook=ancient(f"nbs/{entry.figure.notebook}.ipynb"),
-            runs=sorted({ask.trained(entry.profile, *run[:2]) for run in ask.shown_runs(entry, WANTED)}),
-            data=ancient(fetched(ask.shown_datasets(entry, WANTED))),
+            runs=sorted({ask.trained(entry.profile, *run[:2]) for run in runs}),
+            data=ancient(fetched(datasets)),
         output:
             update(ask.out_files(entry)),
             executed=ask.executed(entry),
         params:
             key=ask.picture_and_data_key(entry),
-            data=ask.content(ask.data_files(*ask.shown_datasets(entry, WANTED))),
+            data=ask.content(ask.data_files(*datasets)),
             inputs=ask.inputs_key(entry),
             words=lambda wildcards, input, entry=entry: ask.parameters(entry),
             state=lambda wildcards, input, entry=entry: ask.data_state(entry, WANTED),

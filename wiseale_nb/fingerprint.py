@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEFINITIONS', 'Bare', 'bare_code', 'global_names', 'names_in', 'bound', 'imported', 'Source', 'parse_source',
-           'read_source', 'find_source', 'reachable', 'code_fingerprint']
+           'read_source', 'find_source', 'reachable', 'reachable_code', 'code_fingerprint']
 
 # %% ../nbs/06a_fingerprint.ipynb #e03d935b
 import ast
@@ -184,6 +184,20 @@ def reachable(
             yield module, name, source.code[name]
             todo += [(module, used) for used in (*source.uses[name], "")]
 
+# %% ../nbs/06a_fingerprint.ipynb #79cb22d8
+@functools.cache
+def reachable_code(
+    roots: tuple[tuple[str, str], ...],  # module and name
+    package: Path,  # folder of the package
+    without: tuple[str, ...],  # see `reachable`
+    state: tuple[int, ...],  # times of change of the package's files, so that edited ones are read again
+) -> bytes:
+    "The text of all that the roots reach; `ParameterError` for a root that does not exist."
+    missing = [":".join(root) for root in roots if not any(reachable([root], package, without))]
+    if missing:
+        raise ParameterError(f"no definition {', '.join(missing)}")
+    return repr(sorted(reachable(list(roots), package, without))).encode()
+
 # %% ../nbs/06a_fingerprint.ipynb #9c871a2a
 def code_fingerprint(
     *roots: type | object | str,  # classes and functions of the package, or "module:name"
@@ -205,9 +219,6 @@ def code_fingerprint(
             known.append((module, name))
         else:
             sha.update(secrets.token_bytes())
-    missing = [":".join(root) for root in known if not any(reachable([root], package, without))]
-    if missing:
-        raise ParameterError(f"no definition {', '.join(missing)}")
-    definitions = sorted(reachable(known, package, without))
-    sha.update(repr(definitions).encode())
+    state = tuple(path.stat().st_mtime_ns for path in sorted(package.rglob("*.py")))
+    sha.update(reachable_code(tuple(known), package, without, state))
     return sha.hexdigest()[:16]
