@@ -1,6 +1,6 @@
 """What the Snakefile asks: which files a job has, whether they are there, and what they hold."""
 
-import hashlib
+import functools
 from pathlib import Path
 
 from wiseale_nb.config import load_config, load_sizes, load_studies, resolve_settings, select
@@ -8,7 +8,7 @@ from wiseale_nb.core import data_root
 from wiseale_nb.data import DATASETS
 from wiseale_nb.figures import figure_runs, load_figures, profile_figures
 from wiseale_nb.fingerprint import code_fingerprint
-from wiseale_nb.keys import data_key, figure_key
+from wiseale_nb.keys import data_key, figure_key, hash_of, study_datasets
 from wiseale_nb.recipe import run_key
 from wiseale_nb.runs import RUN_FILES, run_folder, runs_folder
 from wiseale_tools.manifest import Entry, checksum
@@ -103,20 +103,27 @@ def shown_datasets(entry, datasets=""):
     """The data sets whose samples a figure may read."""
     if not entry.size:
         return sorted({dataset for dataset, _, _ in shown_runs(entry, datasets)})
-    sizes = load_sizes(entry.name, entry.size)
-    return sizes.get("datasets") or [sizes.get("dataset", "mnist")]
+    return study_datasets(load_sizes(entry.name, entry.size))
+
+
+@functools.cache
+def checksum_once(path, changed, size):
+    """SHA-256 of a file, which many rules may read; it is read again only after a change."""
+    return checksum(path)
 
 
 def content(files):
     """A hash of what files hold; a file that is not there counts too."""
-    sums = [checksum(file) if Path(file).is_file() else "" for file in files]
-    return hashlib.sha256(" ".join(sums).encode()).hexdigest()[:16]
+    files = list(files)
+    states = [(file, Path(file).stat()) for file in files if Path(file).is_file()]
+    sums = {str(file): checksum_once(file, state.st_mtime_ns, state.st_size) for file, state in states}
+    return hash_of(*(sums.get(str(file), "") for file in files))
 
 
 def runs_key(profile, dataset, method, seeds):
     """Fingerprint of the settings and the code of a method's runs."""
     keys = [run_key(resolve_settings(profile, dataset, method, seed)) for seed in seeds]
-    return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:16]
+    return hash_of(*keys)
 
 
 def inputs_key(entry):
