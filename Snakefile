@@ -63,7 +63,7 @@ for dataset, settings in SETTINGS.items():
             name:
                 f"fetch_{dataset}"
             output:
-                (touch if ask.has_sizes(dataset) else update)(ask.fetched(dataset, settings)),
+                (touch if ask.is_rendered(dataset) else update)(ask.fetched(dataset, settings)),
             params:
                 key=ask.script_key(dataset),
                 words=ask.script_words(dataset, settings),

@@ -42,14 +42,14 @@ def data_files(*datasets):
     return [str(path) for name in datasets if name for path in DATASETS[name].files()]
 
 
-def has_sizes(dataset):
-    """Whether the script of a data set is told how many samples to make."""
-    return dataset == "teapot"
+def is_rendered(dataset):
+    """Whether the script of a data set renders it, and is told how many samples to make."""
+    return bool(DATASETS[dataset].renderer)
 
 
 def fetched(dataset, settings):
     """What is there once a data set's script has run: its files, or a mark if they depend on the sizes."""
-    if not has_sizes(dataset):
+    if not is_rendered(dataset):
         return data_files(dataset)
     mark = f"{settings['n_train']}_train_{settings['n_test']}_test"  # a larger set serves as well
     return [str(data_root() / dataset / mark)]
@@ -58,12 +58,12 @@ def fetched(dataset, settings):
 def script_words(dataset, settings):
     """The call of a data set's script."""
     sizes = ["--n", str(settings["n_train"]), "--held-out", str(settings["n_test"])]
-    return [DATASETS[dataset].script, *(sizes if has_sizes(dataset) else [])]
+    return [DATASETS[dataset].script, *(sizes if is_rendered(dataset) else [])]
 
 
 def script_key(dataset):
     """Fingerprint of the code that renders a data set; that of nothing if it is downloaded."""
-    return code_fingerprint("teapot:render", "teapot:draw_factors") if dataset == "teapot" else ""
+    return code_fingerprint(*DATASETS[dataset].renderer) if is_rendered(dataset) else ""
 
 
 def run_files(profile, dataset, method, seeds):

@@ -98,6 +98,7 @@ class DataSet:
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     user_supplied: ClassVar[bool] = False  # True: it cannot be redistributed, users bring their own copy
     script: ClassVar[str | None] = None  # makes the files
+    renderer: ClassVar[tuple[str, ...]] = ()  # "module:name" of what renders it, if a script does
     file_names: ClassVar[tuple[str, ...]] = ()  # in the folder `name` of the data root
     factors: ClassVar[dict[str, Callable]] = {}  # columns of y: name -> how it becomes a target
     network: ClassVar[Network]
@@ -291,6 +292,7 @@ class Teapot(DataSet):
 
     name, label = "teapot", "Teapot"
     script, file_names = "data_scripts/teapot.py", ("images.npy", "factors.npy")
+    renderer = ("teapot:render", "teapot:draw_factors")
     factors = {"azimuth": circle} | dict.fromkeys(("elevation", "red", "green", "blue"), np.asarray)
     network = Network(make=celeba_net, d_z=10, width=1 / 8)
     train_per_test = 20  # rows for training per held-out row

@@ -65,7 +65,7 @@ def machine(
     return kind | ({"gpu": torch.cuda.get_device_name()} if str(device).startswith("cuda") else {})
 
 # %% ../nbs/07a_runs.ipynb #5b18a8c6
-PACKAGES = "wiseale-nb torch torchvision numpy pandas matplotlib seaborn safetensors".split()
+PACKAGES = "wiseale-nb torch torchvision numpy pandas matplotlib safetensors".split()
 
 
 def versions() -> dict:  # package -> version, "python" first; packages that are not installed are left out
