@@ -2,34 +2,40 @@
 PROFILE ?= quick
 DATASETS ?=
 SIZE    ?= quick
+CLUSTER ?=
 NB      ?=
 JOBS    ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 PYTHON  ?= python3
 UV      := uv==0.13.9
-PEERS   := pykeops==2.3 -e '.[pythae]'
+PEERS   := pykeops==2.3 lightning==2.6.6 -e '.[pythae]'
 
 SHELL       := bash
 .SHELLFLAGS := -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS = 1
+# What the user's environment tells Python, such as a folder with modules of the same names, is left out.
+unexport $(filter PYTHON% MPLBACKEND,$(.VARIABLES))
+export PYTHONPATH = $(CURDIR)
 export PYTHONHASHSEED = 0
 
 # `exec`, so that the pipeline's parent is make itself, and it ends when make is killed.
 PIPELINE := exec wiseale-pipeline
 HERE      = --jobs $(JOBS) --parent $$PPID
 
-.PHONY: help setup mnist figures studies verify redraw reproduce notebooks readme test test-pythae faults bench
+.PHONY: help setup mnist figures studies publish verify redraw reproduce notebooks readme test test-pythae faults bench
 
 help:
-	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw; resumes where it stopped"
-	@echo "             [DATASETS=\"sine mnist\"]                only these; celeba must be named, and its photographs brought"
+	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw, in runs/; resumes where it stopped"
+	@echo "             [DATASETS=\"sine mnist\"]                only these; without it all but those that you have to bring"
 	@echo "make studies [SIZE=quick|paper] [JOBS=n]           run the studies nbs/31-39, which go beyond the paper"
+	@echo "             [CLUSTER=profiles/slurm]              either of the two on a cluster; see the file in that folder"
+	@echo "make publish [PROFILE=quick|analytic|studies|bench] for maintainers: make what was drawn in runs/ the committed figures"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
 	@echo "make redraw                                        draw them again in their place, after a change of their style"
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
 	@echo "make notebooks [NB=\"24 07_config\"]                 execute notebooks in place, all or some, for what they show"
 	@echo "make test                                          everything that checks the project"
-	@echo "make test-pythae                                   run the notebook that needs pythae, in the environment of make bench"
+	@echo "make test-pythae                                   run what needs pythae or Lightning, in the environment of make bench"
 	@echo "make faults                                        kill training and the pipeline at random moments, 30 + 14 times"
 	@echo "make bench                                         measure against other libraries; needs a C++ compiler"
 	@echo "make setup                                         only make .venv/ from requirements.lock"
@@ -49,10 +55,13 @@ mnist: setup
 	@python data_scripts/mnist.py
 
 figures: setup
-	@$(PIPELINE) figures "$(PROFILE)" --datasets "$(DATASETS)" $(HERE)
+	@$(PIPELINE) figures "$(PROFILE)" --datasets "$(DATASETS)" --cluster "$(CLUSTER)" $(HERE)
 
 studies: setup
-	@$(PIPELINE) studies "$(SIZE)" $(HERE)
+	@$(PIPELINE) studies "$(SIZE)" --cluster "$(CLUSTER)" $(HERE)
+
+publish: setup
+	@$(PIPELINE) publish "$(PROFILE)" --datasets "$(DATASETS)" $(HERE)
 
 verify: setup
 	@$(PIPELINE) verify $(HERE)
@@ -67,10 +76,10 @@ notebooks: mnist
 	@$(PIPELINE) notebooks $(NB) --parent $$PPID
 
 test: mnist
-	@pytest -q -n $(JOBS) --dist loadgroup tests
+	@PYTHONPATH= pytest -q -n $(JOBS) --dist loadgroup tests
 
 test-pythae: .venv-bench/ready
-	@.venv-bench/bin/pytest -q tests/test_notebooks.py tests/test_project.py -k pythae
+	@.venv-bench/bin/pytest -q tests/test_notebooks.py tests/test_project.py tests/test_lightning.py -k "pythae or lightning"
 
 faults: mnist
 	@pytest -q tests/test_faults.py --kills 30
@@ -83,11 +92,10 @@ faults: mnist
 	.venv/bin/uv pip install --quiet --python .venv-bench/bin/python -c .venv-bench/constraints.txt $(PEERS)
 	@touch $@
 
-# Measured anew each time, so it is no rule of the Snakefile; what it draws is drawn again by verify and redraw.
+# Measured anew each time, so it is no rule of the Snakefile. `make publish PROFILE=bench` commits what it measured.
 bench: .venv-bench/ready mnist
 	@mkdir -p runs/bench
 	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/wiseale-run nbs/40_bench.ipynb runs/bench/bench.ipynb -p redraw false
-	@wiseale-pipeline manifest bench
 
 readme: setup
 	@wiseale-pipeline readme > .README.md && mv .README.md README.md

@@ -1,6 +1,7 @@
-# Orders the notebooks: data, runs, figures and studies, manifests. `make figures` calls it; `snakemake -n` shows what it would do.
+# Orders the notebooks: data, runs, figures and studies. `make figures` calls it; `snakemake -n` shows what it would do.
+# All that it writes is in data/ and runs/; the committed figures/ are only read.
 #
-# What a job writes is flagged `update`: Snakemake removes other outputs before a job starts, and a committed figure must not be missing
+# What a job writes is flagged `update`: Snakemake removes other outputs before a job starts, and a figure must not be missing
 # because its job was interrupted. The notebook writes each file whole, or not at all; run folders that are current stay as they are.
 # A job is done when its executed notebook is there, or its mark, the one output that is removed.
 #
@@ -36,25 +37,19 @@ def made(entries):
     return [[ask.executed(entry), *ask.out_files(entry)] for entry in entries]
 
 
-def recorded(*folders):
-    "The manifests of folders of figures, and the marks that they are up to date."
-    return [(f"figures/{folder}/MANIFEST.json", f"runs/{folder}/manifest") for folder in folders]
-
-
-localrules: all, studies, manifest, manifest_analytic, manifest_studies
+localrules: all, studies
 
 
 rule all:
     input:
         TRAINED,
         made(FIGURES),
-        [] if WANTED else [made(ANALYTIC), recorded(PROFILE, "analytic")],  # manifests are about whole folders
+        [] if WANTED else made(ANALYTIC),
 
 
 rule studies:
     input:
         made(STUDIES),
-        recorded("studies"),
 
 
 for dataset, settings in SETTINGS.items():
@@ -62,6 +57,8 @@ for dataset, settings in SETTINGS.items():
         rule:
             name:
                 f"fetch_{dataset}"
+            localrule:
+                True  # a cluster's nodes may have no network
             output:
                 (touch if ask.is_rendered(dataset) else update)(ask.fetched(dataset, settings)),
             params:
@@ -110,32 +107,3 @@ for entry in FIGURES + ANALYTIC + STUDIES:
             state=lambda wildcards, input, entry=entry: ask.data_state(entry, WANTED),
         shell:
             RUN + " {params.words:q} --key {params.state:q}"
-
-
-rule manifest:
-    input:
-        TRAINED,
-        made(FIGURES),
-    output:
-        update(f"figures/{PROFILE}/MANIFEST.json"),
-        update(f"figures/{PROFILE}/data/metrics.csv"),
-        touch(f"runs/{PROFILE}/manifest"),
-    params:
-        settings=SETTINGS,
-    shell:
-        "wiseale-pipeline manifest {PROFILE:q}"
-
-
-for folder, entries in {"analytic": ANALYTIC, "studies": STUDIES}.items():
-    rule:
-        name:
-            f"manifest_{folder}"
-        input:
-            made(entries),
-        output:
-            update(f"figures/{folder}/MANIFEST.json"),
-            touch(f"runs/{folder}/manifest"),
-        params:
-            folder=folder,
-        shell:
-            "wiseale-pipeline manifest {params.folder}"

@@ -1,10 +1,12 @@
 """Convert CelebA's photographs into the data folder: images.npy, and partition.npy with the part of each.
 
 CelebA cannot be redistributed. For research, get it from its authors' page or by
-torchvision.datasets.CelebA(root, download=True). This script accepts the folder "celeba" of torchvision's
-download, img_align_celeba.zip, or a folder of 178x218 JPEG files. Nothing is unpacked to disk. If a call is
-killed, the next one continues it; a file appears under its final name only when it is complete. Files that
-cannot be read are counted, listed, and left out.
+torchvision.datasets.CelebA(root, download=True). SOURCE is img_align_celeba.zip, Kaggle's archive, a folder
+that has either or what they hold, or any folder of 178x218 JPEG or PNG files. The official partition,
+list_eval_partition.txt or .csv, is looked for in it, beside it, above it, and in a folder Eval there.
+
+Nothing is unpacked to disk. If a call is killed, the next one continues it; a file appears under its final
+name only when it is complete. Files that cannot be read are counted, listed, and left out.
 """
 
 import argparse
@@ -12,154 +14,47 @@ import hashlib
 import io
 import os
 import signal
-import stat
-import struct
 import sys
-import zipfile
-import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import torch
+from celeba_source import UNREADABLE, Source, SourceError, find
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional
 
-from wiseale_nb.core import atomic_write, data_root, random_stream
+from wiseale_nb.core import ParameterError, atomic_write, data_root, random_stream, user_path
 from wiseale_nb.data import CelebA
 from wiseale_nb.formats import DataError, open_array, write_rows
 
-NAME = "img_align_celeba"  # of the folder and of the archive that CelebA comes in
-PARTITION = "list_eval_partition.txt"
 SIZE, CROP, SIDE = (178, 218), 178, 64  # of a photograph, of the square at its centre, of the result
 DAMAGED = CelebA.parts.index("damaged")
-LARGEST = 2**24  # bytes; genuine photographs are a hundred times smaller
 SAMPLES = 64  # files that are tried first, and compared with the rows on the disk
-UNREADABLE = (  # what a damaged photograph or archive may raise
-    OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, zlib.error,
-    zipfile.BadZipFile, Image.DecompressionBombError,
-)  # fmt: skip
 
 
-class SourceError(Exception):
-    """The photographs cannot be used; the message says why."""
-
-
-class Source(NamedTuple):
-    """Where photographs come from; row i of the data set is the file names[i]."""
-
-    place: Path
-    names: list[str]  # sorted
-    sizes: list[int]  # in bytes
-    read: Callable[[str], bytes]
-    partition: tuple[str, str] | None  # its place and its text
-
-
-# --- What the user has ---------------------------------------------------------------------------------
-
-
-def is_jpeg(name: str) -> bool:
-    """Whether a path inside a source counts as a photograph."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in (".jpg", ".jpeg") and not path.name.startswith("._")
-
-
-def nearby_partition(place: Path) -> tuple[str, str] | None:
-    """The partition file in a folder, if there is one."""
-    path = place / PARTITION
-    return (str(path), path.read_text("utf-8", errors="replace")) if path.is_file() else None
-
-
-def from_folder(place: Path) -> Source:
-    """The JPEG files of a folder."""
-    files = sorted(
-        (entry.name, entry.stat().st_size)
-        for entry in os.scandir(place)
-        if is_jpeg(entry.name) and entry.is_file()
+def parts_of(source: Source, seed: int) -> tuple[np.ndarray, str]:
+    """The code of each file's part, and who says so; drawn 8 : 1 : 1, with a warning, if nobody does."""
+    if source.parts is not None:
+        return source.parts
+    print(
+        f"warning: the parts of {source.place} are DRAWN 8 : 1 : 1 with seed {seed}, not CelebA's own, as no "
+        "list_eval_partition.txt or .csv is in it, beside it or above it; put one there and run this again",
+        file=sys.stderr,
     )
-    names, sizes = [name for name, _ in files], [size for _, size in files]
-    return Source(
-        place,
-        names,
-        sizes,
-        lambda name: (place / name).read_bytes(),
-        nearby_partition(place) or nearby_partition(place.parent),
-    )
-
-
-def from_archive(place: Path) -> Source:
-    """The JPEG files of a zip archive; one with links, or paths outside itself, is refused as a whole."""
-    archive = zipfile.ZipFile(place)
-    for member in archive.infolist():
-        path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in str(path).split("/")[0]:
-            raise SourceError(f"{place} is refused: its member {member.filename!r} points out of the archive")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise SourceError(f"{place} is refused: its member {member.filename!r} is a link")
-    members = {m.filename: m for m in archive.infolist() if not m.is_dir()}
-    names = sorted(filter(is_jpeg, members))
-    partition = nearby_partition(place.parent)
-    for name in members:
-        if PurePosixPath(name).name == PARTITION and members[name].file_size <= LARGEST:
-            partition = f"{name} in {place}", archive.read(name).decode("utf-8", errors="replace")
-    return Source(place, names, [members[name].file_size for name in names], archive.read, partition)
-
-
-def find(place: Path) -> Source:
-    """The photographs in an archive, in a folder, or in what torchvision's download leaves in a folder."""
-    try:
-        for candidate in (place, place / NAME, place / f"{NAME}.zip"):
-            if candidate.is_dir():
-                source = from_folder(candidate)
-            elif candidate.is_file():
-                source = from_archive(candidate)
-            else:
-                continue
-            if source.names:
-                return source
-    except UNREADABLE as error:
-        raise SourceError(f"cannot read {candidate}: {error}") from None
-    if not place.exists():
-        raise SourceError(f"{place} does not exist")
-    raise SourceError(f"{place} holds no JPEG files, nor a folder {NAME}, nor {NAME}.zip")
-
-
-def parts_of(source: Source, seed: int) -> np.ndarray:
-    """The code of each file's part: from the official partition, or drawn 8 : 1 : 1 if that is missing."""
     codes = np.empty(len(source.names), np.uint8)
-    if source.partition is None:
-        order = torch.randperm(len(codes), generator=random_stream(seed, "data", part="partition")).numpy()
-        for code, rows in enumerate(np.split(order, [len(codes) * 8 // 10, len(codes) * 9 // 10])):
-            codes[rows] = code
-        return codes
-    place, text = source.partition
-    listed = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if words and (len(words) != 2 or words[1] not in ("0", "1", "2")):
-            raise SourceError(
-                f"{place}, line {number}: expected a file's name and 0, 1 or 2, got {line[:60]!r}"
-            )
-        if words:
-            listed[words[0]] = int(words[1])
-    for row, name in enumerate(source.names):
-        try:
-            codes[row] = listed[PurePosixPath(name).name]
-        except KeyError:
-            raise SourceError(f"{place} does not say to which part {name} belongs") from None
-    return codes
+    order = torch.randperm(len(codes), generator=random_stream(seed, "data", part="partition")).numpy()
+    for code, rows in enumerate(np.split(order, [len(codes) * 8 // 10, len(codes) * 9 // 10])):
+        codes[rows] = code
+    return codes, f"DRAWN with seed {seed}, not CelebA's"
 
 
-# --- From a JPEG file to a row -------------------------------------------------------------------------
+# --- From a file to a row -------------------------------------------------------------------------
 
 
 def square(source: Source, row: int) -> np.ndarray:
     """The centre of one photograph as (178, 178, 3) uint8; raises one of UNREADABLE if it cannot be used."""
-    if source.sizes[row] > LARGEST:
-        raise ValueError(f"has {source.sizes[row]} bytes")
-    with Image.open(io.BytesIO(source.read(source.names[row])), formats=["JPEG"]) as image:
+    with Image.open(io.BytesIO(source.read(source.names[row])), formats=["JPEG", "PNG"]) as image:
         if image.size != SIZE:  # before anything is decoded: a header may claim any size
             raise ValueError("is {}x{}, not {}x{}".format(*image.size, *SIZE))
         pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -184,7 +79,7 @@ def reason(source: Source, row: int) -> str:
     try:
         square(source, row)
     except UnidentifiedImageError:
-        return "is no JPEG file"
+        return "is no JPEG or PNG file"
     except UNREADABLE as error:
         return str(error) or type(error).__name__
     return ""
@@ -250,7 +145,7 @@ def stored_codes(path: Path, rows: int) -> np.ndarray | None:
 def prepare(folder: Path, source: Source, seed: int) -> str:
     """Write what is missing; the partition comes last and marks the set as complete. Returns a summary."""
     check(source)
-    codes, path = parts_of(source, seed), folder / "partition.npy"
+    (codes, origin), path = parts_of(source, seed), folder / "partition.npy"
     complete = images_are_correct(folder, source)
     if not complete:
         path.unlink(missing_ok=True)
@@ -263,8 +158,6 @@ def prepare(folder: Path, source: Source, seed: int) -> str:
         atomic_write(path, content.getvalue())
         stored, complete = codes, False
     counts = ", ".join(f"{(stored == code).sum()} {part}" for code, part in enumerate(CelebA.parts))
-    drawn = f"drawn with seed {seed}, as there is no {PARTITION}"
-    origin = source.partition[0] if source.partition else drawn
     done = ": nothing to do" if complete else ""
     return f"CelebA is complete in {folder}{done}\n  {counts}\n  partition: {origin}"
 
@@ -288,14 +181,14 @@ def main(argv: list[str] | None = None) -> int:
         "source",
         nargs="?",
         metavar="SOURCE",
-        type=Path,
+        type=user_path,
         help="folder or zip archive (default: celeba/ in the data folder)",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=0,
-        help=f"chooses the parts if there is no {PARTITION} (default: %(default)s)",
+        help="chooses the parts if no official partition is found (default: %(default)s)",
     )
     parser.add_argument(
         "--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)"
@@ -304,14 +197,17 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
     torch.set_num_threads(1)  # photographs are processed in parallel, not pixels
 
-    folder = data_root(args.root) / "celeba"
     try:
+        folder = data_root(args.root) / "celeba"
         print(prepare(folder, find(args.source or folder), args.seed))
     except SourceError as error:
         if args.source is None and is_complete(folder):
             print(f"CelebA is complete in {folder}: nothing to do (there are no photographs to compare with)")
             return 0
         print(f"error: {error}\n{__doc__.split(chr(10) * 2)[1]}", file=sys.stderr)
+        return 1
+    except ParameterError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         place = f"cannot use {error.filename}: " if error.filename else ""

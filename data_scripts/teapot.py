@@ -13,20 +13,28 @@ from pathlib import Path
 import numpy as np
 
 from wiseale_nb import __version__
-from wiseale_nb.core import atomic_write, data_root
+from wiseale_nb.core import ParameterError, atomic_write, data_root
 from wiseale_nb.data import Teapot
 from wiseale_nb.formats import DataError, open_array, write_rows
 from wiseale_nb.teapot import SIZE, draw_factors, render
 
 TRAIN = Teapot.train_per_test  # images for training per held-out image
+MOST = 10_000_000  # images for training: 129 GB
 SAMPLES = 64  # images that are rendered again to check those on the disk
 
 
-def count(text: str) -> int:
+def count(text: str, least: int = TRAIN, most: int = MOST) -> int:
     """The argument of --n."""
-    if not text.isascii() or not text.isdigit() or int(text) < TRAIN:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {TRAIN}, got {text!r}")
+    short = text.isascii() and text.isdigit() and len(text) < 20
+    if not short or not least <= int(text) <= most:
+        limits = f"a whole number of at least {least} and at most {most:,}"
+        raise argparse.ArgumentTypeError(f"must be {limits}, got {text[:60]!r}")
     return int(text)
+
+
+def held_out(text: str) -> int:
+    """The argument of --held-out."""
+    return count(text, 0, MOST // TRAIN)
 
 
 def images_are_correct(folder: Path, factors: np.ndarray) -> bool:
@@ -74,13 +82,15 @@ def make(folder: Path, seed: int, rows: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 if the set is in place, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    held_out = f"for every {TRAIN} of them one more is held out"
     parser.add_argument(
-        "--n", type=count, default=200_000, help=f"images for training (default: %(default)s); {held_out}"
+        "--n",
+        type=count,
+        default=200_000,
+        help=f"images for training (default: %(default)s); one more is held out for every {TRAIN}",
     )
     parser.add_argument(
         "--held-out",
-        type=int,
+        type=held_out,
         default=0,
         metavar="N",
         help="render enough to hold out at least this many",
@@ -92,16 +102,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
-    folder = data_root(args.root) / "teapot"
     n = max(args.n, TRAIN * args.held_out)
     rows = n + n // TRAIN
     try:
+        folder = data_root(args.root) / "teapot"
         total = max(rows, stored_rows(folder))
         factors = draw_factors(total, args.seed)
         if factors_are_correct(folder, factors) and images_are_correct(folder, factors):
             print(f"Teapot is complete in {folder}, {total} images: nothing to do")
             return 0
         make(folder, args.seed, rows)
+    except ParameterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         place = f"cannot use {error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror}", file=sys.stderr)

@@ -8,16 +8,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Server
+
+from wiseale_nb.core import data_root
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 
 def call(*words, cwd=ROOT, **options):
-    """Run a command of this environment; returns the finished process with its text."""
+    """Run a command of this environment; returns the finished process with its text.
+
+    Without options, in a process that is forked; see forked.py.
+    """
+    words = [str(w) for w in words]
     env = environment(cwd) | {"WISEALE_DATA": str(data_folder())}
+    if not options and SERVER.can(words, env):
+        return SERVER.call(words, cwd, env)
     return subprocess.run(
-        [str(w) for w in words],
+        words,
         cwd=cwd,
         env=env | options.pop("env", {}),
         capture_output=True,
@@ -34,13 +43,25 @@ def environment(cwd):
 
 def data_folder():
     """Where MNIST is, or will be."""
-    return Path(os.environ.get("WISEALE_DATA") or ROOT / "data").resolve()
+    return (ROOT / data_root(os.environ.get("WISEALE_DATA") or "data")).resolve()
+
+
+SERVER = Server(environment(ROOT))
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--kills", type=int, default=4, help="how often tests/test_faults.py kills a process; make faults: 30"
     )
+
+
+def pytest_unconfigure():
+    SERVER.close()
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests first, so that no core waits for another one at the end."""
+    items.sort(key=lambda item: item.path.stem not in ("test_notebooks", "test_studies"))
 
 
 @pytest.fixture

@@ -61,10 +61,6 @@ def add_settings(project):
     methods["ridge"] = {"method": "ridge", "weight": 0.5}
     square = sine | sizes | {"data": {"periods": 3}, "methods": methods}
     (project / "config/toys.yaml").write_text(yaml.safe_dump({"square": square}))
-    figures = (project / "figures.yaml").read_text()
-    assert "every: [sine, mnist, teapot]" in figures  # a figure chooses its data sets
-    new = figures.replace("every: [sine, mnist, teapot]", "every: [sine, mnist, teapot, square]")
-    (project / "figures.yaml").write_text(new)
 
 
 def test_a_class_and_a_block_of_settings_are_enough(project):
@@ -73,7 +69,7 @@ def test_a_class_and_a_block_of_settings_are_enough(project):
     add_cell(project / "nbs/03b_data.ipynb", DATASET)
     add_settings(project)
     assert call("nbdev_export", cwd=project).returncode == 0
-    for words in (("figures", "toys", "--datasets", "square", "--jobs", "2"), ("manifest", "toys")):
+    for words in (("figures", "toys", "--datasets", "square", "--jobs", "2"), ("publish", "toys")):
         done = call("wiseale-pipeline", *words, cwd=project)
         assert done.returncode == 0, done.stderr[-3000:]
 

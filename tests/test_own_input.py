@@ -269,7 +269,7 @@ def refusals():
         cases[f"{f.__name__} of nothing"] = f, (t[:0], t[:0]), ValueError, more
     cases["mmd of one row"] = mmd_imq, (t[:1], t), ValueError, "needs two or more draws"
     for n in (0, -1, 2.5, True, "20", None):
-        cases[f"{n!r} iterations"] = sinkhorn_divergence, (t, t, 0.1, n), ValueError, "an integer >= 1; got"
+        cases[f"{n!r} iterations"] = sinkhorn_divergence, (t, t, 0.1, n), ValueError, "an integer >= 1, got"
         cases[f"{n!r} samples"] = kl_monte_carlo, (t, t, n), ValueError, "an integer >= 1, got"
     for epsilon in (0.0, -1.0, math.nan, math.inf, "0.1"):
         cases[f"epsilon {epsilon!r}"] = (

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -88,18 +89,19 @@ def test_format():
 
 # Named exceptions: module -> reason.
 LONG = {"bench_gpu": "a script that a machine with a GPU runs by itself"}  # has more than 350 lines
-LATE = {"pairs": "Triton is optional, and slow to import"}  # imports from the package in a function
+LATE = {"pairs": "Triton and numba are slow to import"}  # imports from the package in a function
+BY_NAME = {"figures": "the drawings lie above it, and need matplotlib"}  # imports modules by their names
 
 
 def package_imports(module):
     """The modules of the package that a module imports, each with whether it does so within a function."""
     tree = ast.parse(SOURCES[module].read_text())
-    for scope in [tree, *(node for node in ast.walk(tree) if isinstance(node, FUNCTIONS))]:
-        late = scope is not tree
-        for node in ast.walk(scope) if late else tree.body:
-            for name in imported_names(node, module):
-                known = [other for other in SOURCES if name == other or name.startswith(f"{other}.")]
-                yield from ((other, late) for other in known)
+    functions = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
+    late = {node for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        for name in imported_names(node, module):
+            known = [other for other in SOURCES if name == other or name.startswith(f"{other}.")]
+            yield from ((other, node in late) for other in known)
 
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -119,12 +121,13 @@ def imported_names(node, module):
 
 
 def test_modules_import_downhill():
-    """No cycle, and no import within a function, which would hide one."""
-    graph = {module: dict(package_imports(module)) for module in SOURCES}
-    late = {module for module, imports in graph.items() if any(imports.values())}
-    assert late == set(LATE)
-    order = TopologicalSorter({module: set(imports) - {module} for module, imports in graph.items()})
+    """No cycle, and no import within a function or by name, which would hide one."""
+    graph = {module: set(package_imports(module)) for module in SOURCES}
+    assert {module for module, imports in graph.items() if any(late for _, late in imports)} == set(LATE)
+    order = TopologicalSorter({m: {other for other, _ in imports} - {m} for m, imports in graph.items()})
     assert len(list(order.static_order())) == len(SOURCES)  # CycleError names the modules of a cycle
+    named = {m for m, path in SOURCES.items() if re.search(r"import_module|__import__", path.read_text())}
+    assert named == set(BY_NAME)
 
 
 def test_modules_are_short():

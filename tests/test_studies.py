@@ -33,7 +33,7 @@ def test_minibatch_bias(tmp_path):
     assert (directions[directions.M == 128].cosine > 0.9).all()
     networks = pd.read_csv(tmp_path / "data" / "minibatch_bias_smoke_networks.csv")
     assert (networks["exp(I)"] <= networks["1 + C"]).all()
-    assert (tmp_path / "runs" / "mnist" / "wiseale" / "seed0" / "run.json").is_file()
+    assert (tmp_path / "minibatch_bias_smoke" / "mnist" / "wiseale" / "seed0" / "run.json").is_file()
 
 
 @pytest.mark.parametrize("given", [[16, 24], [64, 16]])
@@ -136,11 +136,13 @@ def test_beta_vae(tmp_path):
     found = ends[(ends.method == "wiseale") & (ends.metric == "nll")].set_index("M")["mean"]
     assert ((nll.wiseale - nll.beta_vae_inverse_m - found).abs() < 1e-2).all() and (found != 0).all()
 
-    checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/*.safetensors")}
+    checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.glob("beta_vae_smoke/**/*.safetensors")}
     assert checkpoints
     done = study("35_beta_vae", tmp_path)  # nothing is trained again
     assert done.returncode == 0, done.stderr
-    assert checkpoints == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/*.safetensors")}
+    assert checkpoints == {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("beta_vae_smoke/**/*.safetensors")
+    }
     assert before == [path.read_bytes() for path in paths]
 
 

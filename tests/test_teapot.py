@@ -2,20 +2,22 @@
 
 import errno
 import importlib.util
+import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
+import time
 
+import numba
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, call
+from conftest import ROOT
 
 from wiseale_nb.data import load
 from wiseale_nb.formats import DataError
 from wiseale_nb.teapot import draw_factors, render
 
+pytestmark = pytest.mark.xdist_group("teapot")  # the renderer is compiled once a process
 SCRIPT = ROOT / "data_scripts" / "teapot.py"
 spec = importlib.util.spec_from_file_location("teapot_script", SCRIPT)
 script = importlib.util.module_from_spec(spec)
@@ -34,20 +36,15 @@ def made(tmp_path, capsys):
     return tmp_path
 
 
-def test_any_number_of_cores_gives_the_same_bytes(tmp_path):
-    for cores in ("1", "2"):
-        done = call(
-            sys.executable,
-            SCRIPT,
-            "--n",
-            "1200",
-            "--root",
-            tmp_path / cores,
-            env={"NUMBA_NUM_THREADS": cores},
-        )
-        assert done.returncode == 0 and "1260/1260" in done.stderr, done.stderr
-    one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
-    assert one == two and sorted(one) == ["factors.npy", "images.npy"]
+def test_any_number_of_cores_gives_the_same_bytes(tmp_path, capsys):
+    before = numba.get_num_threads()
+    for cores in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(cores)
+        assert script.main(["--n", "1200", "--root", str(tmp_path / str(cores))]) == 0
+        assert "1260/1260" in capsys.readouterr().err
+    numba.set_num_threads(before)
+    one, all_cores = contents(tmp_path / "1"), contents(tmp_path / str(cores))
+    assert one == all_cores and sorted(one) == ["factors.npy", "images.npy"]
 
 
 def test_what_load_gives(made):
@@ -105,45 +102,55 @@ def test_damage_is_found_and_mended(made, capsys, damage):
     assert "nothing to do" not in capsys.readouterr().out and contents(made) == before
 
 
-SLOW = f"""
-import sys, time
-sys.path.insert(0, {str(SCRIPT.parent)!r})
-import teapot
-render, calls = teapot.render, []
-def slow(factors):
-    calls.append(factors)
-    if len(calls) == 2:
-        print("first piece written", flush=True)
-        time.sleep(60)
-    return render(factors)
-teapot.render = slow
-teapot.main(["--n", "1400", "--root", sys.argv[1]])
-"""
+def painted(factors):
+    """In the place of `render`, which takes seconds to compile in each process."""
+    return np.full((len(factors), 3, 64, 64), 0, np.uint8) + np.uint8(factors[:, :1, None, None] * 40)
+
+
+def render_slowly(root, written):
+    """What the script does, with a second piece that takes a minute."""
+    calls = []
+
+    def slow(factors):
+        calls.append(factors)
+        if len(calls) == 2:
+            written.set()
+            time.sleep(60)
+        return painted(factors)
+
+    script.render = slow
+    script.main(["--n", "1400", "--root", str(root)])
 
 
 def test_killed_call_is_continued(tmp_path, monkeypatch):
     """A part of the file is never taken for the whole, and is not rendered again."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout.readline() == "first piece written\n"
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(20) == -signal.SIGKILL
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=render_slowly, args=(tmp_path, written := fork.Event()))
+    process.start()
+    assert written.wait(20)
+    process.kill()
+    process.join(20)
+    assert process.exitcode == -signal.SIGKILL
     assert [p.suffix for p in (tmp_path / "teapot").iterdir()] == [".partial"]
     with pytest.raises(DataError, match="python data_scripts/teapot.py"):
         load("teapot", root=tmp_path)
 
     rendered = []
-    monkeypatch.setattr(script, "render", lambda factors: rendered.append(len(factors)) or render(factors))
+    monkeypatch.setattr(script, "render", lambda factors: rendered.append(len(factors)) or painted(factors))
     assert script.main(["--n", "1400", "--root", str(tmp_path)]) == 0
     assert rendered == [1470 - 1024] and sorted(contents(tmp_path)) == ["factors.npy", "images.npy"]
-    assert np.array_equal(np.load(tmp_path / "teapot" / "images.npy"), render(draw_factors(1470, 0)))
+    assert np.array_equal(np.load(tmp_path / "teapot" / "images.npy"), painted(draw_factors(1470, 0)))
 
 
 def test_wrong_arguments_and_places(tmp_path, capsys, monkeypatch):
     for args, message in [
-        (["--n", "19"], "at least 20, got '19'"),
-        (["--n", "1e5"], "at least 20, got '1e5'"),
+        (["--n", "19"], "at least 20 and at most 10,000,000, got '19'"),
+        (["--n", "1e5"], "got '1e5'"),
+        (["--n", "9" * 20], "at most 10,000,000, got '99"),
+        (["--n", "9" * 5000], "at most 10,000,000, got '99"),
+        (["--n", "10000001"], "at most 10,000,000, got '10000001'"),
+        (["--held-out", "9" * 20], "at most 500,000, got '99"),
+        (["--held-out", "-1"], "at least 0"),
         (["--seed", "x"], "--seed"),
     ]:
         with pytest.raises(SystemExit) as stop:
@@ -157,6 +164,25 @@ def test_wrong_arguments_and_places(tmp_path, capsys, monkeypatch):
     assert script.main(["--n", "20000", "--root", str(tmp_path)]) == 1
     assert "0.3 GB are needed and 0.0 GB are free" in capsys.readouterr().err
     assert not (tmp_path / "teapot" / "images.npy").exists()
+
+
+@pytest.mark.parametrize("name", ["images.npy", "factors.npy"])
+def test_folder_in_the_place_of_a_file_is_noticed_before_the_work(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr(script, "render", lambda factors: pytest.fail("rendered first"))
+    (tmp_path / "teapot" / name).mkdir(parents=True)
+    assert script.main(["--n", "40", "--root", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert (
+        err.startswith("error: cannot ") and str(tmp_path / "teapot" / name) in err and err.count("\n") == 1
+    )
+
+
+def test_link_to_itself_in_the_place_of_a_file_is_replaced(made):
+    before = contents(made)
+    for name in before:
+        (made / "teapot" / name).unlink()
+        (made / "teapot" / name).symlink_to(name)
+    assert script.main(["--n", "40", "--root", str(made)]) == 0 and contents(made) == before
 
 
 def test_disk_that_fills_up_leaves_no_file_under_the_final_name(made, capsys, monkeypatch):

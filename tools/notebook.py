@@ -18,10 +18,13 @@ import tokenize
 from pathlib import Path
 
 import nbformat
+import yaml
 from papermill import PapermillExecutionError, execute_notebook
-from traitlets.config import Config
+from papermill.iorw import NoDatesSafeLoader
 
 from wiseale_tools import CallError
+from wiseale_tools.kernel import kernel_folder, kernel_options
+from wiseale_tools.names import check_names
 
 LARGEST = 2**26  # bytes; no notebook of the project comes near
 NOT_LITERAL = (ValueError, SyntaxError, MemoryError, RecursionError)  # what `ast` raises on unusable text
@@ -103,7 +106,7 @@ def is_plain(value):
     return isinstance(value, (str, int, float, type(None)))
 
 
-def convert(text, default):
+def read_literal(text, default):
     """Read text from the command line as the type of the default; return it as it is if it does not fit.
 
     Text for a parameter that is text stays text whatever it contains, so a value never becomes code.
@@ -116,27 +119,51 @@ def convert(text, default):
         value = type(default)(text) if isinstance(default, (int, float)) else ast.literal_eval(text)
     except NOT_LITERAL:
         return text
-    if isinstance(default, list) and isinstance(value, int):
-        return [value]  # one seed is a list of one
     return value if is_plain(value) else text
 
 
+def convert(value, default):
+    """Bring a value, text or from YAML, to the type of the default; return it as it is if it does not fit."""
+    if isinstance(value, str):
+        value = read_literal(value, default)
+    if isinstance(default, list) and type(value) is int:
+        return [value]  # one seed is a list of one
+    if isinstance(default, float) and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    return value
+
+
+def read_yaml(text, source):
+    """The parameters in some YAML, as papermill reads it; `CallError`, naming the source, if it has none."""
+    try:
+        values = yaml.load(text, NoDatesSafeLoader) or {}
+    except (*NOT_LITERAL, yaml.YAMLError) as error:
+        raise CallError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise CallError(f"{source} must hold names of parameters, each with its value")
+    return values
+
+
 def notebook_values(path, given):
-    """Convert the given text, name by name; `CallError` that lists what exists if anything does not fit."""
+    """Convert the given values, name by name; `CallError` that lists what exists if anything does not fit.
+
+    Names that a notebook of the project takes from config/ are looked up there.
+    """
     defaults = {name: p["default"] for name, p in notebook_parameters(path).items()}
     values = {}
     mistakes = []
-    for name, text in given.items():
+    for name, value in given.items():
         if name not in defaults:
             mistakes.append(f"unknown parameter {name!r}")
             continue
         kind = type(defaults[name])
-        values[name] = convert(text, defaults[name])
-        if type(values[name]) is not kind:
+        values[name] = convert(value, defaults[name])
+        if type(values[name]) is not kind or not is_plain(values[name]):
             mistakes.append(f"parameter {name!r} must be {kind.__name__}, got {values[name]!r}")
     if mistakes:
         valid = ", ".join(f"{name} ({type(value).__name__})" for name, value in defaults.items())
         raise CallError(f"{'; '.join(mistakes)}. Valid: {valid}")
+    check_names(path, defaults | values)
     return values
 
 
@@ -180,22 +207,11 @@ def join_streams(outputs):
     return joined
 
 
-def kernel_options(folder):
-    """Options of the notebook client: sockets in a folder of their own, an immediate end.
-
-    Kernels side by side on TCP could take each other's ports.
-    """
-    return {
-        "KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"},
-        "NotebookClient": {"shutdown_kernel": "immediate"},
-    }
-
-
 def check_output(output):
     """`CallError` if the executed notebook cannot be written where it should go."""
-    if output.is_dir():
+    if Path(output).is_dir() or str(output).endswith(os.sep):
         raise CallError(f"cannot write to {output}: it is a folder")
-    folder = output.absolute().parent
+    folder = Path(output).absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -218,8 +234,9 @@ def execute(notebook, running, values, log):
         literal_path(running),
         values,
         kernel_name="python3",
+        language="python",  # of a notebook that names none
         progress_bar=log,
-        config=Config(kernel_options(running.parent)),
+        config=kernel_options(running.parent),
         **streams,
     )
 
@@ -230,9 +247,9 @@ def run_notebook(notebook, output, values, log=False):
     The executed copy appears under its name when it is whole. A notebook that fails is kept as
     `*.failed.ipynb`, with the error in it. `log` passes on what the notebook prints, and shows a bar.
     """
+    check_output(output)
     output = Path(output)
     started = time.time()
-    check_output(output)
     partial = output.with_suffix(f".partial{os.getpid()}.ipynb")
     failed = output.with_suffix(".failed.ipynb")
 
@@ -240,7 +257,7 @@ def run_notebook(notebook, output, values, log=False):
         nbformat.write(without_times(nbformat.read(running, 4)), partial)
         os.replace(partial, name)
 
-    with tempfile.TemporaryDirectory(prefix="wiseale-", ignore_cleanup_errors=True) as scratch:
+    with kernel_folder() as scratch:
         running = Path(scratch) / "notebook.ipynb"
         try:
             execute(notebook, running, values, log)

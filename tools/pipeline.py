@@ -1,28 +1,28 @@
-"""The command `wiseale-pipeline`: draw figures, record, verify and reproduce them."""
+"""The command `wiseale-pipeline`: draw figures, compare, publish, verify and reproduce them."""
 
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from wiseale_nb.config import config_folder, load_config, load_studies, select
-from wiseale_nb.core import ParameterError, data_root
+from wiseale_nb.core import ParameterError
 from wiseale_nb.data import DATASETS
-from wiseale_nb.figures import profile_figures
-from wiseale_nb.formats import DataError, open_array
+from wiseale_nb.formats import DataError
 from wiseale_nb.style import FORMATS
 from wiseale_tools import CallError
-from wiseale_tools.manifest import write_manifest
-from wiseale_tools.process import end_with_parent, exclusive_lock
+from wiseale_tools.compare import RULE, compare_drawn, compare_profile, compare_study
+from wiseale_tools.process import end_with_parent, exclusive_lock, own_commands_first
+from wiseale_tools.publish import publish
 from wiseale_tools.readme import readme
 from wiseale_tools.reproduce import reproduce
-from wiseale_tools.rules import fetched, shown_datasets, study_entries
+from wiseale_tools.rules import analytic_entries, fetched, profile_entries, shown_datasets, study_entries
 from wiseale_tools.verify import redraw, verify
 
 
@@ -36,23 +36,30 @@ def is_told(record):
     return important or getattr(record, "event", None) == "progress"
 
 
-def run_snakemake(targets, jobs, root, **config):
+def run_snakemake(targets, jobs, root, cluster="", **config):
     """Make some targets in this process; returns Snakemake's exit code. The caller holds the lock.
+
+    With a cluster, the folder of a profile that says how to send jobs there, `jobs` are those that run here.
 
     Its own locks stay behind when it is killed, so they are left out. What was running then is done again,
     and training goes on from its checkpoint.
     """
     from snakemake.cli import main as snakemake  # here, because it takes a second
 
+    from wiseale_tools.kernel import SERVER, kernel_server
+
+    own_commands_first()
     logger = logging.getLogger("snakemake.logging")
     if is_told not in logger.filters:
         logger.addFilter(is_told)
-    words = [*targets, "--cores", str(jobs), "--nolock", *default_options(root)]
+    where = ["--local-cores", str(jobs), "--workflow-profile", str(Path(cluster).resolve())]
+    where = where if cluster else ["--cores", str(jobs), "--workflow-profile", "none"]
+    words = [*targets, *where, "--nolock", *default_options(root)]
     words += ["--quiet", "rules", "host", "reason"]
     # Without its records Snakemake takes what is there as current; what is current is not trained again.
     words += [] if (root / ".snakemake/metadata").is_dir() else ["--forceall"]
     words += ["--config", *(f"{name}={value}" for name, value in config.items())]
-    with contextlib.chdir(root):
+    with contextlib.chdir(root), kernel_server() as os.environ[SERVER]:
         try:
             snakemake(words)
         except SystemExit as end:
@@ -60,9 +67,12 @@ def run_snakemake(targets, jobs, root, **config):
 
 
 def default_options(root):
-    """The options in profiles/default, as words: Snakemake would announce every time that it reads them."""
+    """The options in profiles/default, as words, and none of a user's profile, $SNAKEMAKE_PROFILE.
+
+    Snakemake would announce every time that it reads them.
+    """
     options = yaml.safe_load((root / "profiles/default/config.yaml").read_text())
-    words = ["--workflow-profile", "none"]
+    words = ["--profile", "none"]
     for name, value in options.items():
         words.append(f"--{name}")
         if value is not True:
@@ -70,7 +80,7 @@ def default_options(root):
     return words
 
 
-def draw(target, jobs, root, profile, needed, **config):
+def draw(target, jobs, root, profile, needed, cluster="", **config):
     """Get the files of the needed data sets, then make a target of the Snakefile; returns an exit code.
 
     The files come first, because what they hold is part of what decides whether a job has to run.
@@ -79,40 +89,55 @@ def draw(target, jobs, root, profile, needed, **config):
     files = [file for name in needed if name in settings for file in fetched(name, settings[name])]
     missing = [file for file in files if not Path(file).exists()]
     config = {"profile": profile, **config}
-    code = run_snakemake(missing, jobs, root, **config) if missing else 0
-    return code or run_snakemake([target], jobs, root, **config)
+    code = run_snakemake(missing, jobs, root, cluster, **config) if missing else 0
+    return code or run_snakemake([target], jobs, root, cluster, **config)
 
 
-def check_photographs(settings):
-    """`CallError` that says what to do if CelebA is not prepared or has too few images.
+def check_supplied(config):
+    """`CallError` that says what to do if a data set that users bring is not there, or has too few samples.
 
-    Nobody can fetch the photographs for the reader, so this is checked before anything is done.
+    Nobody can fetch it for the reader, so this is checked before anything is done.
     """
-    folder, names = data_root() / "celeba", DATASETS["celeba"].parts
-    try:
-        parts = open_array(folder / "partition.npy", (None,), np.uint8)
-        open_array(folder / "images.npy", (len(parts), 3, 64, 64), np.uint8)
-    except DataError as error:
-        source = "with the folder or archive that has img_align_celeba"
-        how = f"get them from its makers and run `python data_scripts/celeba.py SOURCE`, {source}"
-        what = "CelebA's photographs cannot be fetched for you"
-        raise CallError(f"{what}: {how}; nothing was changed ({error})") from None
-    for part in ("train", "test"):
-        there, wanted = int((parts == names.index(part)).sum()), settings[f"n_{part}"]
-        if there < wanted:
-            short = f"celeba has {there} {part} images and the profile asks for {wanted}"
-            raise CallError(f"{short}; change n_{part} in config/, nothing was changed")
+    for name, settings in config.items():
+        dataset = DATASETS[name]
+        if not dataset.user_supplied:
+            continue
+        try:
+            there = dataset.counts()
+        except DataError as error:
+            script = f"run `python {dataset.script} SOURCE` (--help says more)"
+            how = f"get it from its makers and {script if dataset.script else 'put its files there'}"
+            what = f"{dataset.label} cannot be fetched for you"
+            raise CallError(f"{what}: {how}; nothing was changed ({error})") from None
+        for split in ("train", "test"):
+            wanted = settings[f"n_{split}"]
+            if there[split] < wanted:
+                short = f"{name} has {there[split]} {split} samples and the profile asks for {wanted}"
+                raise CallError(f"{short}; change n_{split} in config/, nothing was changed")
+
+
+def show(entries, comparisons):
+    """List what was drawn, and how it compares with what is committed."""
+    for entry in entries:
+        if entry.pictures:
+            print(f"{entry.figure.made_in('', entry.profile) / entry.stem}.{{{','.join(FORMATS)}}}")
+    for comparison in comparisons:
+        print(comparison.text)
+    if any("spread" in comparison.text for comparison in comparisons):
+        print(f"(within the seeds' spread: {RULE}, in that data set and metric)")
 
 
 def figures(args, root):
-    """Train what is missing, draw the figures of a profile, and list them."""
+    """Train what is missing, draw a profile's figures, list them, and compare with what is committed."""
     config = select(load_config(args.profile), args.datasets)
-    if "celeba" in config:
-        check_photographs(config["celeba"])
+    check_supplied(config)
     with exclusive_lock(root / "runs"):
-        code = draw("all", args.jobs, root, args.profile, config, datasets=args.datasets)
-    for name, figure in profile_figures(config).items() if code == 0 else ():
-        print(f"{figure.folder_in('', args.profile) / name}.{{{','.join(FORMATS)}}}")
+        code = draw("all", args.jobs, root, args.profile, config, args.cluster, datasets=args.datasets)
+    if code == 0:
+        entries = profile_entries(args.profile, args.datasets)
+        found = [compare_profile(args.profile, entries, root, datasets=args.datasets)]
+        found += [] if args.datasets else [compare_drawn("analytic", analytic_entries(), root, root)]
+        show(entries, found)
     return code
 
 
@@ -124,7 +149,10 @@ def studies(args, root):
         raise CallError(f"no study has the size {args.size!r}; the sizes are {', '.join(load_studies())}")
     read = {name for entry in entries for name in shown_datasets(entry)}
     with exclusive_lock(root / "runs"):
-        return draw("studies", args.jobs, root, profile, read, size=args.size)
+        code = draw("studies", args.jobs, root, profile, read, args.cluster, size=args.size)
+    if code == 0:
+        show(entries, [compare_study(entry, root) for entry in entries])
+    return code
 
 
 def run_task(args, root):
@@ -146,8 +174,8 @@ def run_task(args, root):
         return 0 if refresh_all(root, args.names) else 1
     if args.task == "redraw":
         redraw(root, args.jobs)
-    elif args.task == "manifest":
-        write_manifest(args.folder, root, args.datasets)
+    elif args.task == "publish":
+        print(publish(args.folder, root, args.datasets).relative_to(root))
     elif args.task == "readme":
         print(readme(root), end="")
     return 0
@@ -164,15 +192,19 @@ def command_line():
     def add(name, help):
         return tasks.add_parser(name, help=help, description=help, parents=[common])
 
-    datasets = "data sets, with spaces between (default: all but celeba)"
+    brought = " and ".join(name for name in DATASETS if DATASETS[name].user_supplied)
+    datasets = f"data sets, with spaces between (default: all but {brought})"
+    cluster = "folder of a profile that sends jobs to a cluster, such as profiles/slurm (default: none)"
     task = add("figures", "train what is missing, and draw the figures of a profile")
     task.add_argument("profile", nargs="?", default="quick")
     task.add_argument("--datasets", default="", help=datasets)
+    task.add_argument("--cluster", default="", help=cluster)
     task = add("studies", "run the studies beyond the paper")
     task.add_argument("size", nargs="?", default="quick", help="one of config/studies.yaml")
+    task.add_argument("--cluster", default="", help=cluster)
     task = add("reproduce", "train a profile again from nothing, and compare with its committed data")
     task.add_argument("profile", nargs="?", default="quick")
-    task = add("manifest", "record what lies in a folder of figures")
+    task = add("publish", "copy what was drawn to the committed figures, and record what it was made from")
     task.add_argument("folder", help="below figures/: a profile, analytic, studies or bench")
     task.add_argument("--datasets", default="", help=datasets)
     task = add("notebooks", "execute documentation notebooks in place")
@@ -194,6 +226,9 @@ def main(words=None):
         end_with_parent(args.parent, signal.SIGKILL)
     try:
         config_folder(root / "config")
+        cluster = getattr(args, "cluster", "")
+        if cluster and not Path(cluster, "config.yaml").is_file():
+            raise CallError(f"{cluster} is no profile of a cluster: it has no config.yaml")
         return run_task(args, root)
     except (CallError, ParameterError, RuntimeError, OSError) as error:
         print(f"wiseale-pipeline: {error}", file=sys.stderr)

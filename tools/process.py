@@ -1,14 +1,18 @@
-"""Processes: one at a time in a folder, and none that outlives the one it works for."""
+"""Processes: one at a time in a folder, none that outlives its parent, and where their sockets can be."""
 
 import contextlib
 import fcntl
 import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 from wiseale_tools import CallError
+
+LONGEST = 65  # bytes of a folder for sockets: a socket's path may have 103, of which ours take 32
 
 
 @contextlib.contextmanager
@@ -47,3 +51,18 @@ def end_with_parent(parent, how=signal.SIGTERM):
         os.kill(os.getpid(), how)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def short_temporary_folder():
+    """TMPDIR, or a system folder if it is too deep for sockets; `CallError` if there is none."""
+    own = tempfile.gettempdir()  # not TMPDIR if that cannot be written
+    for folder in (own, "/tmp", "/var/tmp"):
+        if len(os.fsencode(folder)) <= LONGEST and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise CallError(f"the path of {own} is too long for sockets; set TMPDIR to a folder with a shorter one")
+
+
+def own_commands_first():
+    """Let the shells of jobs find the commands of this Python before others, and run no script first."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ.pop("BASH_ENV", None)

@@ -11,11 +11,11 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbdev.clean import nbdev_clean
-from traitlets.config import Config
 
 from wiseale_nb.core import atomic_write
 from wiseale_tools import CallError
-from wiseale_tools.notebook import kernel_options, read_notebook, whole_streams
+from wiseale_tools.kernel import kernel_folder, kernel_options
+from wiseale_tools.notebook import read_notebook, whole_streams
 
 KEPT = ("text/plain", "text/markdown", "text/latex", "image/png")  # kinds of output that are committed
 
@@ -73,14 +73,13 @@ def committed_output(output):
 
 def execute(notebook, folder):
     """Execute a notebook in a folder, changing it in place; `RuntimeError` with the error of a cell."""
-    # A short path: a Unix socket's name has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="wiseale-", ignore_cleanup_errors=True) as scratch:
+    with kernel_folder() as scratch:
         client = DocumentationClient(
             notebook,
             timeout=None,
             kernel_name="python3",
             resources={"metadata": {"path": str(folder)}},
-            config=Config(kernel_options(scratch)),
+            config=kernel_options(scratch),
         )
         try:
             client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})

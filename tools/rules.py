@@ -29,11 +29,10 @@ def study_entries(folder, size):
     """The studies of figures/<folder> that have a size."""
     sizes = load_studies().get(size, {})
     figures = {name: f for name, f in load_figures().items() if f.study and name in sizes}
-    place = Path("figures", folder)
     return [
         Entry(name, figure, load_sizes(name, size).get("profile", "quick"), size)
         for name, figure in figures.items()
-        if figure.folder_in("") == place
+        if figure.shared == folder
     ]
 
 
@@ -77,17 +76,19 @@ def trained(profile, dataset, method):
     return str(runs_folder("", profile) / dataset / method / "notebook.ipynb")
 
 
+def made_in(entry):
+    """Where a figure is drawn; what is committed is in another folder, see `publish`."""
+    return entry.figure.made_in("", entry.profile)
+
+
 def out_files(entry):
     """The pictures and data of a figure."""
-    folder = entry.figure.folder_in("", entry.profile)
-    return [str(folder / name) for name in entry.pictures + entry.data]
+    return [str(made_in(entry) / name) for name in entry.pictures + entry.data]
 
 
 def executed(entry):
-    """The executed notebook of a figure."""
-    if entry.figure.study or entry.figure.analytic:
-        return f"runs/{entry.figure.folder_in('').name}/{entry.stem}.ipynb"
-    return str(runs_folder("", entry.profile) / "figures" / f"{entry.stem}.ipynb")
+    """The executed notebook of a figure, beside its pictures."""
+    return str(made_in(entry) / f"{entry.stem}.ipynb")
 
 
 def shown_runs(entry, datasets=""):
@@ -128,9 +129,9 @@ def runs_key(profile, dataset, method, seeds):
 
 def inputs_key(entry):
     """A hash of the committed tables of others that a figure reads."""
-    own = out_files(entry)
-    others = [f"figures/{name}" for name in entry.figure.inputs if f"figures/{name}" not in own]
-    return content(others)
+    own = entry.figure.folder_in("", entry.profile)
+    inputs = [Path("figures", name) for name in entry.figure.inputs]
+    return content(path for path in inputs if own not in path.parents)
 
 
 def picture_and_data_key(entry):
@@ -151,10 +152,8 @@ def data_state(entry, datasets=""):
 
 def parameters(entry):
     """The words that give a figure's notebook its parameters."""
-    if entry.size:
-        words = ["-p", "size", entry.size]
-    else:
-        words = ["-p", "profile", entry.profile]
+    words = ["-p", "size", entry.size] if entry.size else ["-p", "profile", entry.profile]
+    words += ["-p", "out", str(made_in(entry))]
     notebooks = [figure.notebook for figure in load_figures().values() if not figure.study]
     if notebooks.count(entry.figure.notebook) > 1:
         words += ["-p", "dataset", entry.figure.dataset]

@@ -8,7 +8,12 @@ from pathlib import Path
 from wiseale_tools import CallError
 from wiseale_tools.process import end_with_parent
 
-PARAMETER = ("-p", "--parameters")  # papermill's names
+PARAMETER = ("-p", "--parameters", "-r", "--parameters_raw")  # papermill's names
+USAGE = """wiseale-run NOTEBOOK OUTPUT [-p NAME VALUE]... [-y YAML]... [-f FILE]... [--quiet]
+       wiseale-run NOTEBOOK --list"""
+AFTER = """-p NAME VALUE, --parameters NAME VALUE: set a parameter; may be repeated, and wins over -y, which
+wins over -f. A value is read as the type of the parameter's default, so papermill's -r does the same as -p.
+The kernel is always the Python that runs this command; papermill's other options do not exist here."""
 
 
 def take_parameters(words, parser):
@@ -33,11 +38,14 @@ def take_parameters(words, parser):
 def command_line():
     """The parser, without the parameters."""
     what = "Run a notebook with papermill, refusing unknown or mistyped parameters."
-    usage = "wiseale-run NOTEBOOK OUTPUT [-p NAME VALUE]... [--quiet]\n       wiseale-run NOTEBOOK --list"
-    after = "-p NAME VALUE, --parameters NAME VALUE: set a parameter; may be repeated"
-    parser = argparse.ArgumentParser("wiseale-run", usage=usage, description=what, epilog=after)
+    options = {"usage": USAGE, "description": what, "epilog": AFTER, "allow_abbrev": False}
+    parser = argparse.ArgumentParser("wiseale-run", **options)
     parser.add_argument("notebook", help="notebook with one cell tagged 'parameters'")
     parser.add_argument("output", nargs="?", help="where the executed notebook goes")
+    repeated = {"action": "append", "default": []}
+    parser.add_argument("-y", "--parameters_yaml", metavar="YAML", help="parameters as YAML", **repeated)
+    parser.add_argument("-f", "--parameters_file", metavar="FILE", help="a file of them", **repeated)
+    parser.add_argument("-k", "--kernel", choices=["python3"], help="for papermill's sake: no other exists")
     parser.add_argument("--list", action="store_true", help="list the notebook's parameters and exit")
     parser.add_argument("--quiet", action="store_true", help="print only errors and one line at the end")
     key = "what the notebook's data depend on; it draws from them if they were computed under the same key"
@@ -46,9 +54,24 @@ def command_line():
     return parser
 
 
+def read_parameters(args):
+    """What the files and the YAML of the command line give, in papermill's order."""
+    from wiseale_tools.notebook import read_yaml  # here, because a plain `pip install` lacks papermill
+
+    given = {}
+    for file in args.parameters_file:
+        try:
+            given |= read_yaml(Path(file).read_text(encoding="utf-8"), file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise CallError(f"cannot read {file}: {error}") from None
+    for text in args.parameters_yaml:
+        given |= read_yaml(text, "what -y is given")
+    return given
+
+
 def run(args, given, parser):
     """Do what the parsed command line asks for."""
-    from wiseale_tools import notebook  # here, because a plain `pip install` lacks papermill
+    from wiseale_tools import notebook
 
     if args.list:
         for name, p in notebook.notebook_parameters(args.notebook).items():
@@ -57,6 +80,7 @@ def run(args, given, parser):
     if not args.output:
         parser.error("name a file for the executed notebook")
     key_file = Path(args.output).with_suffix(".key")
+    given = read_parameters(args) | given
     if args.key:
         given = {"redraw": str(holds(key_file, args.key))} | given
     values = notebook.notebook_values(args.notebook, given)

@@ -12,6 +12,7 @@ from wiseale_nb.core import atomic_write
 from wiseale_nb.figures import draw_figure, figure_job, study_job
 from wiseale_nb.style import FORMATS
 from wiseale_tools.manifest import all_manifests, checksum, folder_files, save_manifest
+from wiseale_tools.process import short_temporary_folder
 
 
 def figure_job_of(figure, out):
@@ -84,6 +85,7 @@ def unlisted(manifest, root):
 
 def worker_pool(jobs):
     """Processes that draw; each has loaded the library before it is forked."""
+    tempfile.tempdir = short_temporary_folder()  # where the fork server has its socket
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["wiseale_tools.verify"])
     return ProcessPoolExecutor(jobs, mp_context=context)

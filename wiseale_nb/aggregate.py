@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .docstrings import document
 from .pairs import log_normal, log_sums, many_pairs
-from .tensors import beyond, checked_generator, full_precision, held, held_range, inverse_std
+from .tensors import beyond, checked_count, checked_generator, full_precision
+from .tensors import held, held_range, inverse_std
 
 # %% ../nbs/00_derivation.ipynb #f9be9bd6
 def _checked(mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,8 +101,7 @@ def kl_monte_carlo(
     Raises ValueError for a wrong shape or dtype and for too few draws, TypeError for what is no tensor.
     """
     mu, log_var = _checked(mu, log_var)
-    if isinstance(n_samples, bool) or not hasattr(n_samples, "__index__") or n_samples < 1 + return_error:
-        raise ValueError(f"n_samples must be an integer >= {1 + return_error}, got {n_samples!r}")
+    n_samples = checked_count(n_samples, "n_samples", 1 + return_error)
     device = mu.device if checked_generator(generator) is None else generator.device
     chunk = max(1, 2**20 // (len(mu) * mu.numel()))
     averages = []
@@ -130,11 +130,14 @@ def log_overlap(
     return log_normal(mu[:, None] - mu, (var[:, None] + var).log())
 
 
-def _overlap_log_sums(mu: Tensor, log_var: Tensor) -> Tensor:
-    """(M,): log of the sum over j of the integral of q(z|x_i) q(z|x_j), plus (d_z/2) log 2 pi."""
-    if many_pairs(mu, mu):
-        return log_sums(mu, log_var)
-    return log_overlap(mu, log_var).logsumexp(1)
+def _overlap_log_sums(mu: Tensor, log_var: Tensor, rows: slice | None = None) -> Tensor:
+    """For each i: log of the sum over j of the integral of q(z|x_i) q(z|x_j), plus (d_z/2) log 2 pi."""
+    if rows is None:
+        return log_sums(mu, log_var) if many_pairs(mu, mu) else log_overlap(mu, log_var).logsumexp(1)
+    if many_pairs(mu[rows], mu):
+        return log_sums(mu, log_var, mu[rows], spread=log_var[rows])
+    var = held(log_var).exp()
+    return log_normal(mu[rows, None] - mu, (var[rows, None] + var).log()).logsumexp(1)
 
 # %% ../nbs/00_derivation.ipynb #a545340e
 def _cross_entropy(mu: Tensor, log_var: Tensor, power: float = 1.0) -> Tensor:
@@ -147,6 +150,7 @@ def _cross_entropy(mu: Tensor, log_var: Tensor, power: float = 1.0) -> Tensor:
 def kl_upper_bound(
     mu: Tensor,  # (M, d_z) posterior means
     log_var: Tensor,  # (M, d_z) log variances of the posteriors
+    rows: slice | None = None,  # of the sum over i, each with all j; None: all. See `01c_distributed`
 ) -> Tensor:  # 0-dim, nats
     """Analytic upper bound of KL[aggregate || N(0, I)], the prior term of WiSE-ALE (Eq. 21-24).
 
@@ -155,7 +159,9 @@ def kl_upper_bound(
     Raises ValueError for a wrong shape or dtype, TypeError for what is no tensor.
     """
     mu, log_var = _checked(mu, log_var)
-    log_mean_overlap = _overlap_log_sums(mu, log_var) - math.log(len(mu))  # (M,)
+    log_mean_overlap = _overlap_log_sums(mu, log_var, rows) - math.log(len(mu))  # (M,), or as many as rows
+    if rows is not None:
+        mu, log_var = mu[rows], log_var[rows]
     return _mean(log_mean_overlap + _cross_entropy(mu, log_var))
 
 # %% ../nbs/00_derivation.ipynb #4ba9c69d

@@ -18,7 +18,9 @@ from torch import Tensor
 from .aggregate import kl_upper_bound, sample_kl
 from .core import random_stream
 from .data import to_float
+from .distributed import gather_posteriors, own_rows, process_mean, processes
 from .objective import Objective, Terms, is_prepared
+from .streams import GlobalStreams
 
 # %% ../nbs/04_algorithm.ipynb #a9ccf8f3
 TERMS = ("objective", "reconstruction", "prior", "aevb_kl", "elbo", "aggregate_kl_upper_bound")
@@ -38,9 +40,13 @@ def history_terms(
     if objective.reconstruction != "own":  # the ELBO needs Eq. 17 in any case
         one_code = objective.likelihood.nll(x, decoded.detach()).mean()
     aevb_kl = sample_kl(mu, log_var).mean()
-    known = objective.divergence_name == "aggregate_kl_upper_bound"
-    aggregate_kl = divergence if known else kl_upper_bound(mu, log_var)
-    return torch.stack([loss, reconstruction, prior, aevb_kl, -one_code - aevb_kl, aggregate_kl])
+    known, rows = objective.divergence_name == "aggregate_kl_upper_bound", None
+    if not known and processes(objective.group) > 1:
+        rows = own_rows(len(mu) * processes(objective.group), objective.group)
+        mu, log_var = gather_posteriors(mu, log_var, group=objective.group)
+    aggregate_kl = divergence if known else kl_upper_bound(mu, log_var, rows)
+    values = [loss, reconstruction, prior, aevb_kl, -one_code - aevb_kl, aggregate_kl]
+    return process_mean(torch.stack(values), objective.group)
 
 # %% ../nbs/04_algorithm.ipynb #ed650680
 def batch_terms(
@@ -50,8 +56,12 @@ def batch_terms(
     noise: Tensor,  # (1 + objective.n_draws, M, d_z) standard normal: for z, then for the prior term
 ) -> tuple[Tensor, Tensor]:  # the scalar to minimise; (6,) detached values of `TERMS`
     "Encode, reparameterise, decode and evaluate the objective on one batch (Appendix C)."
+    for_z = noise[0]
+    if processes(objective.group) > 1:  # each has its part of the batch
+        rows = own_rows(len(x), objective.group)
+        x, for_z = x[rows], for_z[rows]
     x = to_float(x)
-    decoded, mu, log_var, z = model(x, noise[0])
+    decoded, mu, log_var, z = model(x, for_z)
     terms = objective(x, decoded, mu, log_var, z, draws=noise[1:])
     return terms.loss, history_terms(objective, terms, x, decoded, mu, log_var)
 
@@ -74,7 +84,8 @@ def prepare_objective(
     "The objective with the network that its prior term trains, if it has one."
     if is_prepared(objective):
         return objective
-    return copy.deepcopy(objective).prepare(d_z, random_stream(seed, "init", part="prior"))
+    with GlobalStreams(seed, "init", torch.device("cpu")).active():  # for layers that ignore the generator
+        return copy.deepcopy(objective).prepare(d_z, random_stream(seed, "init", part="prior"))
 
 # %% ../nbs/04_algorithm.ipynb #d4d09878
 def parameter_groups(
@@ -140,7 +151,7 @@ def plain_evaluation(
 ) -> Tensor:  # (N // M, 6) values of `TERMS` for each batch
     "The terms on held-out data, in evaluation mode."
     noise, trace = random_stream(seed, "evaluation", x.device), []
-    with evaluation_mode(model, objective):
+    with evaluation_mode(model, objective), GlobalStreams(seed, "evaluation", x.device).active():
         for batch in x.split(batch_size):
             if len(batch) == batch_size:
                 draws = step_noise(objective, batch_size, model.d_z, noise)
@@ -173,9 +184,10 @@ def plain_fit(
     both = list(model.parameters()), list(objective.parameters())
     optimiser = torch.optim.Adam(parameter_groups(*both, learning_rate, objective.own_learning_rate))
     streams = [random_stream(seed, purpose, train_x.device) for purpose in ("shuffle", "noise")]
-    rows = []
+    of_network, rows = GlobalStreams(seed, "noise", train_x.device), []
     for epoch in range(1, epochs + 1):
-        trace = plain_epoch(model, objective, optimiser, train_x, batch_size, *streams)
+        with of_network.active():
+            trace = plain_epoch(model, objective, optimiser, train_x, batch_size, *streams)
         rows.append(history_row(epoch, "train", trace))
         if test_x is not None:
             trace = plain_evaluation(model, objective, test_x, batch_size, seed)

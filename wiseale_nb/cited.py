@@ -20,7 +20,7 @@ from .aggregate import sample_kl
 from .core import NonNegative, Positive, PositiveInt, Weight, typed
 from .docstrings import document
 from .objective import Objective, checked_sets, squared_distances
-from .tensors import checked_generator
+from .tensors import checked_count, checked_generator
 
 # %% ../nbs/01a_cited.ipynb #98d3ffc7
 def perceptron(
@@ -143,8 +143,7 @@ def sinkhorn_divergence(
     z, prior_z = checked_sets(z, prior_z, "the Sinkhorn divergence", least=1)
     if isinstance(epsilon, str) or not 0 < epsilon < math.inf:
         raise ValueError(f"epsilon must be > 0, a finite number; got {epsilon!r}.")
-    if isinstance(n_iterations, bool) or not hasattr(n_iterations, "__index__") or n_iterations < 1:
-        raise ValueError(f"n_iterations must be an integer >= 1; got {n_iterations!r}.")
+    n_iterations = checked_count(n_iterations, "n_iterations")
     x, y = z.detach(), prior_z.detach()
     f, g, f_x, f_y = _potentials(x, y, epsilon, n_iterations)
     to_prior = _soft_min(squared_distances(z, y), g, epsilon)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OURS', 'RELATIONS', 'VERDICTS', 'SAME', 'Metric', 'Comparison', 'expand', 'Claim', 'Claims', 'read_claims', 'Tables',
            'by_sample', 'of_study', 'complete', 'limited', 'Outcome', 'compare', 'verdict_of', 'Judgement', 'judge',
-           'verdict_table']
+           'judge_all', 'verdict_table']
 
 # %% ../nbs/07d_claims.ipynb #571fb81d
 from collections.abc import Iterable
@@ -276,6 +276,11 @@ class Judgement(NamedTuple):
     verdict: str  # one of VERDICTS
     outcomes: list[Outcome]  # of its comparisons
 
+    @property
+    def is_hint(self) -> bool:
+        "Whether a comparison that decides the verdict has two seeds only, too few for a test."
+        return any(outcome.seeds == 2 for outcome in self.outcomes if outcome.holds in ("yes", "no"))
+
 
 def judge(
     claim: Claim,
@@ -292,14 +297,24 @@ def judge(
 SAME = "same"  # verdict of a claim in which the judged method has no part
 
 
+def judge_all(
+    claims: Claims,
+    tables: Tables,
+) -> dict[tuple[str, str], Judgement]:  # by claim and method
+    "All claims, with each of `claims.ours`; with the first only where the judged method has no part."
+    return {
+        (claim.key, method): judge(claim, tables, claims.metrics, method)
+        for claim in claims.claims
+        for method in (claims.ours if claim.is_ours else claims.ours[:1])
+    }
+
+
 def verdict_table(
     claims: Claims,
     tables: Tables,
 ) -> pd.DataFrame:  # claim, name, and a verdict with each of `claims.ours`
     "All verdicts; `SAME` instead of a repeated one where the judged method has no part in the claim."
-    rows = []
-    for claim in claims.claims:
-        methods = claims.ours if claim.is_ours else claims.ours[:1]
-        verdicts = {method: judge(claim, tables, claims.metrics, method).verdict for method in methods}
-        rows.append({"claim": claim.key, "name": claim.name} | dict.fromkeys(claims.ours, SAME) | verdicts)
-    return pd.DataFrame(rows)
+    rows = {c.key: {"claim": c.key, "name": c.name} | dict.fromkeys(claims.ours, SAME) for c in claims.claims}
+    for (key, method), judgement in judge_all(claims, tables).items():
+        rows[key][method] = judgement.verdict
+    return pd.DataFrame(rows.values())

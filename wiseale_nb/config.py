@@ -83,7 +83,9 @@ def merge(
     base: dict,  # settings to start from
     changes: dict,  # wins where both have a key
 ) -> dict:  # a new dictionary
-    "`changes` laid over `base`, dictionary by dictionary."
+    "`changes` laid over `base`, dictionary by dictionary; `ParameterError` for what cannot be settings."
+    if not isinstance(changes, dict) or not all(isinstance(key, str) for key in changes):
+        raise ParameterError(f"settings must be a dictionary whose keys are text, got {changes!r}")
 
     def laid_over(old, new):
         return merge(old, new) if isinstance(old, dict) and isinstance(new, dict) else new
@@ -185,7 +187,7 @@ def load_config(
     """
     folder, layers, name = config_folder(folder), {}, profile
     profiles = sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in NOT_PROFILES)
-    while name is not None:
+    while name is not None or not layers:
         if name not in profiles:
             raise ParameterError(f"unknown profile {name!r}; the profiles are {', '.join(profiles)}")
         if name in layers:
@@ -210,18 +212,19 @@ def resolve_settings(
 ) -> Settings:
     "The settings of one run; `ParameterError` for unknown names, wrong types and impossible values."
     config = load_config(profile)
-    if dataset not in config:
+    if dataset not in list(config):  # a list may be asked for what has no hash
         raise ParameterError(f"unknown data set {dataset!r}; profile {profile!r} has {', '.join(config)}")
     values = {k: v for k, v in config[dataset].items() if k not in ("seeds", "methods")}
     methods = config[dataset]["methods"]
-    if method not in methods:
+    if method not in list(methods):
         have = f"profile {profile!r} has {', '.join(methods)}"
         raise ParameterError(f"unknown method {method!r} for {dataset}; {have}")
     names = {"profile": profile, "dataset": dataset, "method": method, "seed": seed}
-    fixed = sorted(names.keys() & (changes or {}))
+    changed = merge({}, changes or {})
+    fixed = sorted(names.keys() & changed)
     if fixed:
         raise ParameterError(f"{', '.join(fixed)} cannot be changed; name another run instead")
-    return Settings(**merge(values | names | {"objective": methods[method]}, changes or {}))
+    return Settings(**merge(values | names | {"objective": methods[method]}, changed))
 
 # %% ../nbs/07_config.ipynb #66dbe4c6
 def profile_runs(
@@ -237,6 +240,8 @@ def select(
     datasets: str = "",  # names, with spaces or commas between; "" means all that can be redistributed
 ) -> dict:  # data set -> its settings, in the profile's order
     "The part of a profile that a call is about; `ParameterError` for a data set that it does not have."
+    if not isinstance(datasets, str):
+        raise ParameterError(f"data sets must be text, such as 'sine mnist'; got {datasets!r}")
     wanted = datasets.replace(",", " ").split()
     wanted = wanted or [name for name in config if not DATASETS[name].user_supplied]
     unknown = [name for name in wanted if name not in config]
@@ -314,9 +319,9 @@ def load_sizes(
 ) -> dict:  # name -> value
     "The sizes of a study; `ParameterError` for unknown names, wrong types and impossible values."
     studies = load_studies()
-    if study not in studies["quick"]:
+    if study not in list(studies["quick"]):
         raise ParameterError(f"unknown study {study!r}; the studies are {', '.join(studies['quick'])}")
     have = [name for name, layer in studies.items() if study in layer]
     if size not in have:
         raise ParameterError(f"unknown size {size!r} of {study}; it has {', '.join(have)}")
-    return check_sizes(study, studies["quick"][study], studies[size][study] | (changes or {}))
+    return check_sizes(study, studies["quick"][study], merge(studies[size][study], changes or {}))

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Positive', 'NonNegative', 'PositiveInt', 'NonNegativeInt', 'Weight', 'PURPOSES', 'LARGEST', 'ParameterError',
-           'describe_type', 'explain_mistakes', 'typed', 'random_stream', 'project_root', 'data_root', 'atomic_write',
-           'ensure_writable', 'reading', 'read_csv', 'write_csv', 'read_json', 'digest']
+           'describe_type', 'explain_mistakes', 'without_numpy', 'typed', 'random_stream', 'project_root', 'user_path',
+           'data_root', 'is_running', 'remove_leftovers', 'atomic_write', 'ensure_writable', 'reading', 'read_csv',
+           'write_csv', 'read_json', 'digest']
 
 # %% ../nbs/09_core.ipynb #ec7cc24e
 import configparser
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, Union, dataclass_transform, get_args, get_origin
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -92,6 +94,15 @@ def explain_mistakes(
     valid = ", ".join(f"{name} ({text})" for name, text in fields.items()) or "none"
     return f"{owner}: {'; '.join(mistakes.values())}. Valid options: {valid}"
 
+# %% ../nbs/09_core.ipynb #4b4ac5df
+def without_numpy(
+    value,  # anything
+):  # the same, or its numbers of NumPy as numbers of Python, also in lists and tuples
+    "An option as it is compared and written."
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(without_numpy, value)) if type(value) in (list, tuple) else value
+
 # %% ../nbs/09_core.ipynb #7ff4d64c
 @dataclass_transform(kw_only_default=True)
 def typed(
@@ -101,7 +112,7 @@ def typed(
 
     Raises `ParameterError` for an unknown name, a wrong type or an impossible value. A `ValueError` of
     `__post_init__` becomes a `ParameterError` as well. Two instances are equal if they are of one class with
-    equal fields; `torch.nn.Module`s keep their identity.
+    equal fields; `torch.nn.Module`s keep their identity. Numbers of NumPy are taken as Python's.
     """
     config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
     cls = dataclass(cls, kw_only=True, eq=not issubclass(cls, torch.nn.Module), config=config)
@@ -109,6 +120,7 @@ def typed(
 
     @functools.wraps(checked)
     def __init__(self, *args, **kwargs):
+        kwargs = {name: without_numpy(value) for name, value in kwargs.items()}
         try:
             checked(self, *args, **kwargs)
         except ValidationError as error:
@@ -155,11 +167,49 @@ def project_root() -> Path:  # absolute
     return here
 
 
+def user_path(
+    path: str | os.PathLike,  # as written by hand, or in a file that no shell reads
+) -> Path:
+    "The path with `~` and environment variables replaced; `ParameterError` if there is no such home folder."
+    try:
+        return Path(os.path.expandvars(path)).expanduser()
+    except RuntimeError:
+        raise ParameterError(f"there is no home folder {os.fspath(path)!r}; write the path in full") from None
+
+
 def data_root(
     root: str | os.PathLike | None = None,  # the folder, or None to look it up
 ) -> Path:  # need not exist
-    "The folder of all data sets: the argument, else the variable WISEALE_DATA, else `data/` of the project."
-    return Path(root or os.environ.get("WISEALE_DATA") or project_root() / "data").expanduser()
+    """The folder of all data sets: the argument, else the variable WISEALE_DATA, else `data/` of the project.
+
+    A relative variable counts from the project's root, so that it means the same wherever a notebook runs.
+    """
+    return user_path(root) if root else project_root() / user_path(os.environ.get("WISEALE_DATA") or "data")
+
+# %% ../nbs/09_core.ipynb #e954fcba
+def is_running(
+    process: int,  # its number on this machine
+) -> bool:  # True if that cannot be told
+    "Whether a process exists."
+    try:
+        if os.name == "posix":  # elsewhere `os.kill` may end it
+            os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it belongs to somebody else
+        pass
+    return True
+
+
+def remove_leftovers(
+    folder: Path,
+) -> None:
+    "Remove the temporary files of processes that were killed in `atomic_write`."
+    for path in folder.glob(".*.tmp"):
+        process = path.stem.rpartition(".")[2]
+        if process.isdecimal() and not is_running(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 # %% ../nbs/09_core.ipynb #15312f64
 def atomic_write(
@@ -171,6 +221,7 @@ def atomic_write(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
@@ -183,7 +234,7 @@ def atomic_write(
             temporary.unlink(missing_ok=True)
     return path
 
-
+# %% ../nbs/09_core.ipynb #3d69d7f8
 def ensure_writable(
     folder: str | os.PathLike,  # made if it does not exist
 ) -> Path:  # the same folder

@@ -198,20 +198,26 @@ def row_gradients(
     g: Tensor,  # derivative of the objective with respect to each of them; zero in the padding
     n: int,  # rows that are not padding
     d_z: int,  # dimensions that are not padding
+    of_columns: tuple[Tensor, Tensor] | None = None,  # `sums` and `g` of columns; None: as those of rows
 ) -> tuple[Tensor, Tensor]:  # (n, d_z) each
     """Sums of slopes and curves over all columns."""
     gradient = x.new_empty(2, len(x) // 2, x.shape[1])
-    _launch(_gradient_kernel, x, y, kind, group, sums, sums, g, g, gradient)
+    sums_y, g_y = (sums, g) if of_columns is None else of_columns
+    _launch(_gradient_kernel, x, y, kind, group, sums, sums_y, g, g_y, gradient)
     return gradient[0, :d_z, :n].T, gradient[1, :d_z, :n].T
 
 # %% ../nbs/00b_kernels.ipynb #1f0b0d36
 def _pack_all(
-    mu: Tensor, log_var: Tensor, z: Tensor | None, step: Tensor | None
+    mu: Tensor, log_var: Tensor, z: Tensor | None, step: Tensor | None, spread: Tensor | None
 ) -> tuple[Tensor, Tensor, tl.constexpr, int, int]:
     """Rows, columns, kind, group, and the number of rows."""
     if z is None:
         x, group = pack_overlaps(mu, log_var)
         return x, x, OVERLAPS, group, len(mu)
+    if spread is not None:
+        sides = (mu, log_var), (z.reshape(-1, mu.shape[1]), spread.reshape(-1, mu.shape[1]))
+        (y, most), (x, group) = (pack_overlaps(*side) for side in sides)
+        return x, y, OVERLAPS, min(most, group), spread.numel() // mu.shape[1]
     points = (z if step is None else z.expand_as(step)).reshape(-1, mu.shape[1])
     step = torch.zeros_like(points) if step is None else step.reshape(points.shape)
     return pack(points, step, 0.0, 0.0), pack_posteriors(mu, log_var), POINTS, 1, len(points)
@@ -221,25 +227,33 @@ class FusedLogSums(torch.autograd.Function):
     """The sums of `pairs.log_sums` without level, in float32, by kernels."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, mu, log_var, z: Tensor | None, step: Tensor | None) -> Tensor:
-        x, y, kind, group, n = _pack_all(mu, log_var, z, step)
+    def forward(ctx: FunctionCtx, mu, log_var, z, step, level=None, own=False, spread=None) -> Tensor:
+        x, y, kind, group, n = _pack_all(mu, log_var, z, step, spread)
         sums = row_sums(x, y, kind, group, n)
-        ctx.save_for_backward(mu, log_var, z, step, sums)
+        ctx.save_for_backward(mu, log_var, z, step, spread, sums)
         shape = mu.shape[:1] if z is None else (z if step is None else step).shape[:-1]
         return (sums[:n] * math.log(2)).view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        mu, log_var, z, step, sums = ctx.saved_tensors
-        x, y, kind, group, n = _pack_all(mu, log_var, z, step)
+        mu, log_var, z, step, spread, sums = ctx.saved_tensors
+        x, y, kind, group, n = _pack_all(mu, log_var, z, step, spread)
         g, (M, d_z) = F.pad(gradient.reshape(-1), (0, len(sums) - n)), mu.shape
         if z is None:
             slopes, curves = row_gradients(x, x, kind, group, sums, g, M, d_z)
-            return -slopes, 0.5 * curves * held(log_var).exp(), None, None
+            return -slopes, 0.5 * curves * held(log_var).exp(), *[None] * 5
+        if spread is not None:
+            nothing = torch.full_like(y[0], -NEVER), torch.zeros_like(y[0])  # no sums over rows
+            of_rows = row_gradients(x, y, kind, group, sums, g, n, d_z, nothing)
+            slopes, curves = row_gradients(y, x, kind, group, *nothing, M, d_z, (sums, g))
+            grad_z, grad_spread = (t.reshape(z.shape) for t in (-of_rows[0], 0.5 * of_rows[1]))
+            curves, grad_spread = 0.5 * curves * held(log_var).exp(), grad_spread * held(spread).exp()
+            return -slopes, curves, grad_z, None, None, None, grad_spread
         slopes, curves = row_gradients(y, x, POSTERIORS, group, sums, g, M, d_z)
         if not any(ctx.needs_input_grad[2:]):
-            return slopes, 0.5 * curves, None, None
+            return slopes, 0.5 * curves, *[None] * 5
         grad_x = -row_gradients(x, y, kind, group, sums, g, n, d_z)[0]
         grad_x = grad_x.reshape((z if step is None else step).shape)
-        return slopes, 0.5 * curves, grad_x.sum_to_size(z.shape), None if step is None else grad_x
+        grad_step = None if step is None else grad_x
+        return slopes, 0.5 * curves, grad_x.sum_to_size(z.shape), grad_step, None, None, None

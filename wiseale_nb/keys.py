@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GUARD', 'PLUMBING', 'hash_of', 'notebook_code', 'changes', 'data_code', 'notebook_key', 'study_datasets',
-           'study_classes', 'data_key', 'picture_key', 'figure_key']
+           'study_classes', 'data_key', 'study_key', 'picture_key', 'figure_key']
 
 # %% ../nbs/07g_keys.ipynb #aa5041af
 import ast
@@ -13,11 +13,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from .config import load_config, load_sizes, resolve_settings
 from .core import project_root, read_json
 from .data import DATASETS
-from .figures import figure_runs, find_figure
-from .fingerprint import bare_code, bound, code_fingerprint, imported, names_in
+from .figures import StudyJob, figure_runs, find_figure
+from .fingerprint import DEFINITIONS, bare_code, bound, code_fingerprint, imported, names_in
 from .loss import METHODS, Likelihood
 from .recipe import run_key
 
@@ -50,11 +52,12 @@ def changes(
     names: set[str],  # that matter
 ) -> bool:
     "Whether a statement defines or changes one of the names."
-    if isinstance(statement, ast.Expr):
-        call = statement.value
-        called = call.func if isinstance(call, ast.Call) else None
-        return isinstance(called, ast.Attribute) and not names.isdisjoint(names_in(ast.unparse(called.value)))
-    return not names.isdisjoint(bound(statement))
+    changed = set() if isinstance(statement, ast.Expr) else {*bound(statement)}
+    inside = [] if isinstance(statement, DEFINITIONS) else ast.walk(statement)
+    for call in (node.value for node in inside if isinstance(node, ast.Expr)):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            changed |= names_in(ast.unparse(call.func.value))
+    return not names.isdisjoint(changed)
 
 
 def data_code(
@@ -76,6 +79,7 @@ PLUMBING = (
     "config",
     "docstrings",
     "figures",
+    "keys",
     "runs",
 )  # modules that hand settings and files on, and decide no number
 
@@ -130,13 +134,20 @@ def data_key(
     notebook = notebook_key(project_root() / "nbs" / f"{figure.notebook}.ipynb", classes)
     return hash_of(name, figure.data, sizes, settings, runs, notebook)
 
+# %% ../nbs/07g_keys.ipynb #330f6600
+def study_key(
+    job: StudyJob,  # whose sizes may have been changed
+) -> str:  # hexadecimal
+    "Fingerprint of what determines a study's data: its code, settings, the sizes of this job, and PyTorch."
+    return hash_of(data_key(job.name, size=job.size), job.sizes, torch.__version__.split("+")[0])
+
 # %% ../nbs/07g_keys.ipynb #c7a475a4
 def picture_key(
     name: str,  # a key of `figures.yaml`
 ) -> str:  # hexadecimal
     "Fingerprint of what determines how a figure is drawn from its data."
     figure = find_figure(name)[1]
-    drawing = [f"drawing.{figure.module}:draw"] if figure.picture else []
+    drawing = [f"drawing.{figure.module}:draw", "style:add_note"] if figure.picture else []
     files = [(project_root() / file).read_text() for file in figure.drawing_files]
     return hash_of(asdict(figure), code_fingerprint(*drawing, without=PLUMBING), files)
 

@@ -17,9 +17,10 @@ from torch.nn.functional import max_pool2d
 
 from .aggregate import aggregate_log_prob
 from .data import to_float
-from .evaluation import evaluating, log_mean, nll_at, posteriors, sample_metrics
+from .evaluation import checked_data, evaluating, log_mean, nll_at, posteriors, sample_metrics
 from .models import reparameterize
 from .objective import Objective
+from .tensors import checked_count, checked_generator
 
 # %% ../nbs/05b_likelihood.ipynb #693106aa
 def shared_log_likelihood(
@@ -31,7 +32,7 @@ def shared_log_likelihood(
     max_rows: int = 4000,  # codes decoded at once
 ) -> tuple[Tensor, Tensor]:  # (N,) nats in float64, and (N,) effective numbers of codes
     "log of the weighted sum of p(x | z_k) over one set of codes, for each sample."
-    x, sums, squares = to_float(x.to(z.device)), [], []
+    x, sums, squares = to_float(checked_data(x, objective.likelihood).to(z.device)), [], []
     with evaluating(model):
         for codes, weight in zip(z.split(max_rows), log_weight.split(max_rows)):
             nll = objective.likelihood.nll_table(x, model.decode(codes))
@@ -79,8 +80,10 @@ def plane_log_likelihood(
     parts: int = 8,  # parts of a cell's side where the grid is refined
     max_rows: int = 4000,  # codes decoded at once
 ) -> Tensor:  # (N,) nats in float64
-    "log p(x) by quadrature in the plane, with a finer grid where the posterior of some sample is."
-    like = next(model.parameters())
+    "log p(x) by quadrature in the plane, finer where some sample's posterior is; `ValueError` for no grid."
+    if not 0 < step <= radius < math.inf:
+        raise ValueError(f"radius and step must be finite, radius >= step > 0; got {radius} and {step}.")
+    like, x = next(model.parameters()), checked_data(x, objective.likelihood)
     (z, log_weight), x = (t.to(like) for t in plane_nodes(radius, step)), to_float(x.to(like.device))
     with evaluating(model):
         blocks = zip(z.split(max_rows), log_weight.split(max_rows))
@@ -99,7 +102,8 @@ def aggregate_codes(
     n_samples: int,  # draws from each posterior
     generator: torch.Generator,  # random stream
 ) -> tuple[Tensor, Tensor]:  # (n_samples * N, d_z) codes and their log weights
-    "Draws from the aggregate posterior, the same number from each posterior, with equal weights."
+    "Draws from the aggregate posterior, as many from each posterior; `ValueError` for none."
+    n_samples, generator = checked_count(n_samples, "n_samples"), checked_generator(generator)
     noise = torch.randn((n_samples, *mu.shape), generator=generator, dtype=mu.dtype, device=mu.device)
     z = reparameterize(mu, log_var, noise).flatten(0, 1)
     return z, z.new_full((len(z),), -math.log(len(z)))
@@ -124,9 +128,8 @@ def widened_log_likelihood(
 ) -> tuple[Tensor, Tensor]:  # (N,) nats in float64, and (N,) effective sample sizes
     "Importance-sampled log p(x) from widened posteriors and the prior; `ValueError` for too few draws."
     n_parts = len(scales) + 1
-    each, columns = n_samples // n_parts, []
-    if each < 1:
-        raise ValueError(f"n_samples must be at least {n_parts}, one for each part; got {n_samples}.")
+    each, columns = checked_count(n_samples, "n_samples", n_parts) // n_parts, []
+    x, generator = checked_data(x, objective.likelihood), checked_generator(generator)
     mu, log_var = posteriors(model, x)
     width = torch.tensor([*scales]).repeat_interleave(each)[:, None].to(mu)
     for sample, m, v in zip(to_float(x.to(mu.device)), mu, log_var):
@@ -160,9 +163,9 @@ def annealed_log_likelihood(
     scales: tuple[float, float] = (0.01, 1.0),  # smallest and largest standard deviation of a step
 ) -> tuple[Tensor, Tensor]:  # (N,) nats in float64, and (N,) effective numbers of chains
     "Annealed importance sampling of log p(x) with random-walk transitions; `ValueError` for a count below 1."
-    if min(n_chains, n_temperatures, moves) < 1:
-        counts = f"{n_chains}, {n_temperatures} and {moves}"
-        raise ValueError(f"n_chains, n_temperatures and moves must be at least 1; got {counts}.")
+    counts = {"n_chains": n_chains, "n_temperatures": n_temperatures, "moves": moves}
+    n_chains, n_temperatures, moves = (checked_count(n, name) for name, n in counts.items())
+    x, generator = checked_data(x, objective.likelihood), checked_generator(generator)
     x, log_scales = to_float(x), [math.log(s) for s in scales]
     shape = (n_chains, len(x), model.d_z)
     z = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -185,8 +188,7 @@ def mutual_information(
     generator: torch.Generator,  # random stream
 ) -> tuple[float, float]:  # nats: I(x; z) of these N posteriors, and its standard error
     "Mutual information of a code and the index of its sample, 0 to log N; `ValueError` for n_samples < 2."
-    if n_samples < 2:
-        raise ValueError(f"n_samples must be at least 2, for the error; got {n_samples}.")
+    n_samples, generator = checked_count(n_samples, "n_samples", 2), checked_generator(generator)
     values = []
     for _ in range(n_samples):
         noise = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
@@ -228,6 +230,9 @@ def hole_share(
     outside: float = 0.05,  # share of the aggregate that lies outside its region
 ) -> tuple[float, float]:  # in [0, 1], and its standard error from the prior's draws
     "Prior mass outside the smallest region that holds all but a share `outside` of the aggregate posterior."
+    n_samples = checked_count(n_samples, "n_samples")
+    if not 0 < outside < 1:
+        raise ValueError(f"outside must be a share between 0 and 1; got {outside!r}.")
     codes, _ = aggregate_codes(mu, log_var, max(1, round(n_samples / len(mu))), generator)
     threshold = aggregate_log_prob(codes, mu, log_var).double().quantile(outside)
     prior = torch.randn((n_samples, mu.shape[1]), generator=generator, dtype=mu.dtype, device=mu.device)

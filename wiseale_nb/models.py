@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .tensors import checked_generator
+
 # %% ../nbs/02_models.ipynb #56a4e583
 def reparameterize(
     mu: Tensor,  # (M, d_z) posterior means
@@ -140,8 +142,10 @@ class AutoEncoder(nn.Module):
         x: Tensor,  # (M, *x_shape) inputs
         noise: Tensor,  # (M, d_z) standard normal
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # decoded, mu, log_var, z
-        """Encode, draw one sample of each posterior, decode it."""
+        """Encode, draw one sample of each posterior, decode it. Raises `ValueError` for wrong shapes."""
         mu, log_var = self.encode(x)
+        if noise.shape != mu.shape:
+            raise ValueError(f"noise must have shape {tuple(mu.shape)}, got {tuple(noise.shape)}")
         z = reparameterize(mu, log_var, noise)
         return self.decode(z), mu, log_var, z
 
@@ -216,6 +220,7 @@ def initialise(
     generator: torch.Generator,  # source of the weights, on the model's device
 ) -> nn.Module:  # the same model
     """Draw weights and biases from U(-1, 1) / sqrt(fan-in), PyTorch's default; reset batch normalisation."""
+    generator = checked_generator(generator)
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)):
             bound = module.weight[0].numel() ** -0.5
@@ -234,4 +239,5 @@ def create(
     """A freshly initialised network."""
     with torch.device("meta"):
         model = network(**sizes)
-    return initialise(model.to_empty(device="cpu"), generator or torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    return initialise(model.to_empty(device="cpu"), generator)

@@ -23,6 +23,7 @@ from wiseale_nb.aggregate import (
     sample_kl,
 )
 from .core import PositiveInt, Weight, typed
+from .distributed import from_first, gather_posteriors, own_rows, process_mean, processes
 from .docstrings import document
 from .reconstruction import Bernoulli, Likelihood, Reconstruction, reconstruction_loss, register
 from .reconstruction import Gaussian, SigmoidGaussian, make_likelihood  # noqa: F401
@@ -42,6 +43,8 @@ class PriorTerm(torch.nn.Module):
     weight: ClassVar[Weight] = 1.0  # of the divergence; "1/M" is one over the batch size
     n_draws: ClassVar[int] = 0  # standard normal numbers per latent coordinate that it needs
     own_learning_rate: ClassVar[float | None] = None  # of its own network; None: the autoencoder's
+    per_sample: ClassVar[bool] = False  # whether the divergence is a mean over samples, each by itself
+    group: ClassVar["torch.distributed.ProcessGroup | None"] = None  # that shares a batch; None: everybody
 
     def __post_init__(self):
         torch.nn.Module.__init__(self)
@@ -49,6 +52,10 @@ class PriorTerm(torch.nn.Module):
     def divergence(self, mu: Tensor, log_var: Tensor, z: Tensor, draws: Tensor | None = None) -> Tensor:
         "Scalar, without weight, from (M, d_z) each and (n_draws, M, d_z) standard normal numbers."
         raise NotImplementedError
+
+    def share(self, mu: Tensor, log_var: Tensor, z: Tensor, draws: Tensor | None, rows: slice) -> Tensor:
+        "What a process with these rows computes of the divergence, which is the mean over processes."
+        return self.divergence(mu, log_var, z, draws)
 
     def adversary_loss(self, z: Tensor, draws: Tensor) -> Tensor | None:
         "What its own network minimises if it plays against the encoder, a scalar; else None."
@@ -85,7 +92,7 @@ def _checked_batch(mu: Tensor, log_var: Tensor, z: Tensor) -> tuple[Tensor, Tens
 # %% ../nbs/01_objective.ipynb #4060ef2b
 def _checked_draws(method: PriorTerm, z: Tensor, draws: Tensor | None) -> Tensor | None:
     "The draws that a method needs; ValueError for a wrong shape or a missing network."
-    expected = (method.n_draws, *z.shape)
+    expected = (method.n_draws, len(z) * processes(method.group), z.shape[1])
     if draws is None and method.n_draws:
         raise ValueError(f"{method.name} needs standard normal draws, such as torch.randn{expected}.")
     draws = None if draws is None else full_precision(draws, "draws")
@@ -98,17 +105,43 @@ def _checked_draws(method: PriorTerm, z: Tensor, draws: Tensor | None) -> Tensor
         )
     return draws
 
+# %% ../nbs/01_objective.ipynb #929f0ced
+def _check_alone(method: PriorTerm) -> None:
+    "ValueError for a method that several processes cannot train together."
+    if type(method).prepare is not PriorTerm.prepare or any(True for _ in method.parameters()):
+        raise ValueError(
+            f"{method.name} trains a network of its own, which is no part of the autoencoder whose copies "
+            "DistributedDataParallel keeps equal; train it in one process."
+        )
+
+
+def _shared_divergence(
+    method: PriorTerm, mu: Tensor, log_var: Tensor, z: Tensor, draws: Tensor | None
+) -> Tensor:
+    "The divergence of the batch of all processes, from the samples of this one."
+    rows = own_rows(len(mu) * processes(method.group), method.group)
+    if method.per_sample:
+        return method.divergence(mu, log_var, z, None if draws is None else draws[:, rows])
+    mu, log_var, z = gather_posteriors(mu, log_var, z, group=method.group)
+    draws = None if draws is None else from_first(draws, method.group)
+    return process_mean(method.share(mu, log_var, z, draws, rows), method.group)
+
 # %% ../nbs/01_objective.ipynb #90884fe1
 def _weigh(
     method: PriorTerm, mu: Tensor, log_var: Tensor, z: Tensor, draws: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     "The divergence, and the prior term that is made of it."
     mu, log_var, z = _checked_batch(mu, log_var, z)
+    n = processes(method.group)
+    if n > 1:
+        _check_alone(method)
     draws = _checked_draws(method, z, draws)
     with no_autocast(z):
-        divergence = method.divergence(mu, log_var, z, draws)
-        loss = method.adversary_loss(z, draws)
-    prior = divergence * (1 / len(mu) if method.weight == "1/M" else method.weight)
+        if n > 1:
+            divergence, loss = _shared_divergence(method, mu, log_var, z, draws), None
+        else:
+            divergence, loss = method.divergence(mu, log_var, z, draws), method.adversary_loss(z, draws)
+    prior = divergence * (1 / (n * len(mu)) if method.weight == "1/M" else method.weight)
     return divergence, prior if loss is None else prior + (loss - loss.detach())
 
 # %% ../nbs/01_objective.ipynb #4cd1405d
@@ -135,6 +168,11 @@ class Objective(PriorTerm):
 
     def reconstruction_term(self, x: Tensor, decoded: Tensor) -> Tensor:
         "Scalar from (M, ...) data and decoder outputs: Eq. 15, 16 or 17."
+        if self.reconstruction != "own" and processes(self.group) > 1:
+            raise ValueError(
+                f"reconstruction={self.reconstruction!r} compares every sample of a batch with every code, "
+                "and processes do not exchange them; use reconstruction='own', or one process."
+            )
         with no_autocast(full_precision(x, "x")):
             return reconstruction_loss(self.likelihood, x, decoded, self.reconstruction)
 
@@ -151,12 +189,16 @@ class Objective(PriorTerm):
     ) -> Terms:  # scalars, nats per sample
         """Loss, reconstruction, prior term and divergence.
 
+        In a process group, each process passes its samples of one batch, and draws for all M of them. The
+        gradient is the batch's once it is averaged over the processes, as DistributedDataParallel does. Prior
+        and divergence are the batch's; the reconstruction is the process's, and so are they if `per_sample`.
         Raises ValueError for shapes that do not fit together, TypeError for integer data or no tensors.
         """
         mu, log_var, z = _checked_batch(mu, log_var, z)
         generator = checked_generator(generator)
         if draws is None and self.n_draws:
-            draws = torch.randn((self.n_draws, *z.shape), generator=generator, dtype=z.dtype, device=z.device)
+            shape = self.n_draws, len(z) * processes(self.group), z.shape[1]
+            draws = torch.randn(shape, generator=generator, dtype=z.dtype, device=z.device)
         divergence, prior = _weigh(self, mu, log_var, z, draws)
         x, decoded = full_precision(x, "x"), full_precision(decoded, "decoded")
         if len(x) != len(mu):
@@ -172,6 +214,10 @@ class VAE(Objective):
     name = "aevb"
     label = "VAE"
     divergence_name = "aevb_kl"
+
+    @property
+    def per_sample(self) -> bool:
+        return type(self).divergence is VAE.divergence
 
     def divergence(self, mu: Tensor, log_var: Tensor, z: Tensor, draws: Tensor | None = None) -> Tensor:
         return (sample_kl(mu, log_var) / len(mu)).sum()  # divided first: float32 does not overflow
@@ -226,6 +272,11 @@ class WiSEALE(Objective):
         if self.bound == "monte_carlo":
             return kl_of_draws(mu, log_var, draws).mean()
         return BOUNDS[self.bound](mu, log_var)
+
+    def share(self, mu: Tensor, log_var: Tensor, z: Tensor, draws: Tensor | None, rows: slice) -> Tensor:
+        if self.bound == "upper" and type(self).divergence is WiSEALE.divergence:
+            return kl_upper_bound(mu, log_var, rows)
+        return super().share(mu, log_var, z, draws, rows)
 
 # %% ../nbs/01_objective.ipynb #7dcb9a26
 def checked_sets(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['load_splits', 'measure', 'fit_and_measure', 'run_roots', 'run_code', 'run_key', 'is_current', 'checkpoint_folder',
-           'own_folder', 'outdated', 'train', 'TrainParameters', 'TrainJob', 'train_job']
+           'own_folder', 'outdated', 'look_ahead', 'train', 'TrainParameters', 'TrainJob', 'train_job']
 
 # %% ../nbs/07b_recipe.ipynb #c9c5944c
 import hashlib
@@ -27,7 +27,7 @@ from .evaluation import evaluate, latent_geometry, posteriors
 from .loss import Objective
 from .models import AutoEncoder
 from .fingerprint import code_fingerprint
-from .runs import Run, load_run, run_folder, runs_folder, write_run
+from .runs import Run, check_place, load_run, run_folder, runs_folder, write_run
 from .training import fit_stack, pick_device
 
 # %% ../nbs/07b_recipe.ipynb #3e646b0d
@@ -84,8 +84,8 @@ def run_roots(
 def run_code(
     settings: Settings,  # of one run
 ) -> str:  # hexadecimal
-    "Fingerprint of the code that determines a run's result; the checks of options decide no number."
-    return code_fingerprint(*run_roots(settings), without=("core:typed", "docstrings"))
+    "Fingerprint of the code that determines a run's result; checks and comparisons decide no number."
+    return code_fingerprint(*run_roots(settings), without=("core:typed", "docstrings", "fingerprint"))
 
 # %% ../nbs/07b_recipe.ipynb #79a2b95f
 def run_key(
@@ -114,9 +114,11 @@ def is_current(
 def checkpoint_folder(
     folder: Path,  # holds a run folder for each seed
     runs: list[Settings],  # that train together
+    made_with: list[dict],  # see `is_current`, one for each
 ) -> Path:
-    "Where training leaves its state after each epoch; other settings have another folder."
-    text = json.dumps([asdict(run) for run in runs], sort_keys=True)
+    "Where training leaves its state after each epoch; what decides the result decides the folder."
+    parts = [[asdict(run) for run in runs], made_with, torch.__version__.split("+")[0]]
+    text = json.dumps(parts, sort_keys=True)
     return folder / "checkpoint" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 # %% ../nbs/07b_recipe.ipynb #7899304f
@@ -139,10 +141,23 @@ def outdated(
     made_with: list[dict],  # see `is_current`, one for each
 ) -> list[int]:  # positions of the runs to train
     "The runs that are not current; all of them if training of just these was interrupted."
-    if checkpoint_folder(folder, runs).is_dir():
+    if checkpoint_folder(folder, runs, made_with).is_dir():
         return list(range(len(runs)))
     wanted = enumerate(zip(runs, made_with))
     return [k for k, (run, made) in wanted if not is_current(folder / f"seed{run.seed}", run, made)]
+
+# %% ../nbs/07b_recipe.ipynb #ca6b06d2
+def look_ahead(
+    folder: Path,  # holds a run folder for each seed
+    runs: list[Settings],  # to be trained
+    checkpoint: Path,  # see `checkpoint_folder`
+) -> None:
+    "Say it if interrupted training is not continued; `ParameterError` if a run cannot be written."
+    for run in runs:
+        check_place(folder / f"seed{run.seed}")
+    if checkpoint.parent.is_dir() and not checkpoint.is_dir():
+        what = "under other settings, code, data or PyTorch, or with other seeds"
+        print(f"{folder}: training was interrupted {what}; it starts again from nothing")
 
 # %% ../nbs/07b_recipe.ipynb #7cc330f6
 def train(
@@ -168,7 +183,8 @@ def train(
     todo = outdated(folder, runs, made_with)
     if todo:
         new = [runs[k] for k in todo]
-        checkpoint = checkpoint_folder(folder, new)
+        checkpoint = checkpoint_folder(folder, new, [made_with[k] for k in todo])
+        look_ahead(folder, new, checkpoint)
         how = {"device": device, "progress": progress, "checkpoint": checkpoint}
         results = fit_and_measure(new, [splits[k] for k in todo], **how)
         shared = {"trained_with": [run.seed for run in new], "wall_seconds": round(time.time() - started, 1)}

@@ -19,6 +19,7 @@ from .data import SineWaves
 from .evaluation import OVERLAP_THRESHOLD, evaluating
 from .models import reparameterize
 from .objective import Likelihood
+from .tensors import checked_count, checked_generator
 
 # %% ../nbs/05a_representation.ipynb #a65c2a99
 def aggregate_draws(
@@ -27,7 +28,8 @@ def aggregate_draws(
     n: int,  # draws
     generator: torch.Generator,  # random stream, on the device of mu
 ) -> Tensor:  # (n, d_z)
-    "Draws from the aggregate posterior, Eq. 10."
+    "Draws from the aggregate posterior, Eq. 10; `ValueError` for fewer than one."
+    n, generator = checked_count(n, "n"), checked_generator(generator)
     i = torch.randint(len(mu), (n,), generator=generator, device=mu.device)
     noise = torch.randn((n, mu.shape[1]), generator=generator, device=mu.device, dtype=mu.dtype)
     return reparameterize(mu[i], log_var[i], noise)
@@ -146,6 +148,7 @@ def separation(
     log_var: Tensor,  # (N, d_z) posterior log-variances
 ) -> dict[str, float]:  # neighbour_overlap, overlap_inner, overlap_outer; each in [0, 1]
     "Mean overlap of each posterior with its nearest: of all, of the half near the origin, of the other half."
+    checked_count(len(mu), "the number of posteriors", 2)
     overlap = bhattacharyya_coefficient(mu, log_var, mu, log_var).fill_diagonal_(0).amax(1)
     order = mu.norm(dim=1).argsort()
     half = len(mu) // 2
@@ -162,9 +165,10 @@ def neighbour_scores(
     targets: dict[str, np.ndarray],  # name -> (N,) labels, or (N,) or (N, k) factors
     k: int = 10,  # neighbours
 ) -> dict[str, float]:  # name -> accuracy or R^2 on the second half of the codes
-    "How well the nearest neighbours of a code tell what it encodes."
+    "How well the nearest neighbours of a code tell what it encodes; `ValueError` for fewer than 2 k codes."
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
+    checked_count(len(codes), "the number of codes", 2 * k)
     z, half, scores = codes.cpu().numpy(), len(codes) // 2, {}
     for name, y in targets.items():
         estimator = KNeighborsClassifier if np.issubdtype(y.dtype, np.integer) else KNeighborsRegressor
@@ -219,14 +223,24 @@ def _one_minus_entropy(p, axis):
     return 1 + (p * np.log(np.maximum(p, 1e-12))).sum(axis) / np.log(p.shape[axis])
 
 
+def _check_axes(codes: Tensor, factors: Tensor, least_factors: int) -> None:
+    "ValueError unless there are two axes, as many factors as needed, and two samples or more of both."
+    fit = codes.ndim == factors.ndim == 2 and len(codes) == len(factors) >= 2
+    if not fit or codes.shape[1] < 2 or factors.shape[1] < least_factors:
+        shapes = f"{tuple(codes.shape)} and {tuple(factors.shape)}"
+        needs = f"codes (N, d_z >= 2) and factors (N, n >= {least_factors})"
+        raise ValueError(f"disentanglement needs {needs}, N >= 2; got {shapes}.")
+
+
 def dci(
     codes: Tensor,  # (N, d_z) posterior means, d_z >= 2
     factors: Tensor,  # (N, n_factors), n_factors >= 2
     trees: int = 20,  # in each forest
 ) -> dict[str, float]:  # dci_disentanglement, dci_completeness, dci_informativeness
-    "Disentanglement, completeness and informativeness of a code; the last on the second half of the data."
+    "Disentanglement, completeness and, on the second half, informativeness; `ValueError` for one axis."
     from sklearn.ensemble import RandomForestRegressor
 
+    _check_axes(codes, factors, 2)
     z, half = codes.cpu().numpy(), len(codes) // 2
     importance, scores = [], []
     for y in factors.T.cpu().numpy():
@@ -247,8 +261,10 @@ def mig(
     factors: Tensor,  # (N, n_factors)
     bins: int = 20,  # of equal counts, for axes and factors
 ) -> float:  # mean over factors, in [0, 1]
-    "Mutual information gap of a code."
+    "Mutual information gap of a code; `ValueError` for one axis."
     from sklearn.metrics import mutual_info_score
+
+    _check_axes(codes, factors, 1)
 
     def cut(x):
         return np.searchsorted(np.quantile(x, np.arange(1, bins) / bins), x)

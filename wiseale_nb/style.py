@@ -6,7 +6,7 @@
 __all__ = ['TEXT', 'SMALL', 'TINY', 'MARK', 'SYMBOL', 'STYLE', 'METADATA', 'FORMATS', 'LOOKS', 'LABELS', 'SPARE_COLOURS',
            'SPARE_LINES', 'SPARE_MARKERS', 'DIGIT_COLOURS', 'INK', 'PALE', 'PAPER', 'INPUT', 'RULE', 'PRIOR',
            'POSTERIOR', 'AGGREGATE', 'use_style', 'in_style', 'render', 'Picture', 'save_figure', 'Method',
-           'spare_look', 'look', 'in_order', 'check_columns', 'canvas', 'show_image', 'arrow', 'network']
+           'spare_look', 'look', 'in_order', 'add_note', 'check_columns', 'canvas', 'show_image', 'arrow', 'network']
 
 # %% ../nbs/06_style.ipynb #900054f2
 import hashlib
@@ -23,6 +23,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Polygon
+from matplotlib.transforms import Bbox
 
 from .core import atomic_write
 from .loss import METHODS
@@ -100,12 +101,17 @@ def render(
     if file_format not in METADATA:
         raise ValueError(f"unknown file format {file_format!r}; choose from {', '.join(METADATA)}")
     buffer = BytesIO()
-    fig.savefig(buffer, format=file_format, dpi=dpi, metadata=METADATA[file_format])
+    width, height = fig.get_size_inches()
+    strip = getattr(fig, "strip", 0)
+    area = Bbox.from_extents(0, 0, width, height + strip) if strip else None
+    fig.savefig(buffer, format=file_format, dpi=dpi, metadata=METADATA[file_format], bbox_inches=area)
     return buffer.getvalue()
 
 # %% ../nbs/06_style.ipynb #0469e864
 class Picture(Figure):
     "A figure outside pyplot's registry, so nothing has to be closed, that still shows itself in a notebook."
+
+    strip = 0.0  # inches above the figure that are saved with it, see `add_note`
 
     def _repr_png_(self) -> bytes:
         return render(self, "png", dpi=100)
@@ -206,6 +212,18 @@ PAPER = "#EEF2F7"  # networks
 INPUT = "#ABABAB"  # the data behind a reconstruction
 RULE = "#999999"  # thin lines that carry a scale
 PRIOR, POSTERIOR, AGGREGATE = "#14286E", "#D1342A", "#5BA8DC"  # the three densities, as in the paper
+
+# %% ../nbs/06_style.ipynb #6ce56a5b
+def add_note(
+    fig: Figure,  # a finished figure
+    text: str,  # "" for none
+) -> Figure:  # the same
+    "Write a small note above the upper right corner."
+    if text:
+        width, height = fig.get_size_inches()
+        fig.strip = 0.14
+        fig.text(1 - 0.04 / width, 1 + 0.03 / height, text, fontsize=TINY, color=INK, ha="right", va="bottom")
+    return fig
 
 # %% ../nbs/06_style.ipynb #59884148
 def check_columns(

@@ -1,0 +1,162 @@
+"""What processes do together in test_distributed.py: a script that forks them, for speed.
+
+python parallel.py FOLDER reads lines: how many processes, the name of a function below, its arguments as
+JSON. Each process leaves what it returns, or the error, in FOLDER/<rank>.pt; a line says that all have ended.
+"""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+import torch._dynamo  # noqa: F401  for DistributedDataParallel: loaded before the processes are forked
+import torch.distributed as dist
+import torch.distributed.nn.functional  # noqa: F401
+from torch.nn.parallel import DistributedDataParallel
+
+from wiseale_nb.algorithm import TERMS
+from wiseale_nb.checkpoint import training_code
+from wiseale_nb.core import random_stream, typed
+from wiseale_nb.distributed import gather_posteriors, own_rows, process_mean
+from wiseale_nb.loss import make_objective
+from wiseale_nb.models import create, initialise, mnist_net, reparameterize
+from wiseale_nb.objective import Objective
+from wiseale_nb.training import fit
+
+
+class Net(torch.nn.Module):
+    """An autoencoder for eight numbers."""
+
+    d_z = 2
+
+    def __init__(self, layer=None):
+        super().__init__()
+        self.first, self.heads = torch.nn.Linear(8, 16), torch.nn.Linear(16, 4)
+        self.layer, self.decoder = layer or torch.nn.Identity(), torch.nn.Linear(2, 8)
+        initialise(self, random_stream(0, "init"))
+
+    def forward(self, x, noise):
+        mu, log_var = self.heads(self.layer(self.first(x).tanh())).chunk(2, 1)
+        z = reparameterize(mu, log_var, noise)
+        return self.decoder(z), mu, log_var, z
+
+
+@typed
+class Spread(Objective):
+    """A user's method that knows nothing of processes; it looks across the batch and draws."""
+
+    name, label, n_draws = "spread", "Spread", 1
+
+    def divergence(self, mu, log_var, z, draws=None):
+        return (z.std(0) - draws[0].std(0)).square().sum() + log_var.exp().mean(0).log().sum()
+
+
+def batch(M=16, n_draws=3):
+    """Data, noise and draws of a batch, float64."""
+    generator = torch.Generator().manual_seed(1)
+    make = {"generator": generator, "dtype": torch.float64}
+    return torch.rand(M, 8, **make), torch.randn(M, 2, **make), torch.randn(n_draws, M, 2, **make)
+
+
+def step(method, options, alone=False, M=16):
+    """Gradient, mean of the loss over processes, prior and divergence of a batch; or the error."""
+    objective, net = make_objective(method, "gaussian", **options), Net().double()
+    if alone and dist.is_initialized():  # each in a group of its own: what DDP does without gathering
+        groups = [dist.new_group([rank]) for rank in range(dist.get_world_size())]
+        objective.group = groups[dist.get_rank()]
+    x, noise, draws = batch(M, objective.n_draws)
+    rows = own_rows(M)
+    draws = draws[:, rows] if alone else draws + (dist.get_rank() if dist.is_initialized() else 0)
+    try:
+        model = DistributedDataParallel(net) if dist.is_initialized() else net
+        terms = objective(x[rows], *model(x[rows], noise[rows]), draws=draws)
+    except ValueError as error:
+        return str(error)
+    terms.loss.backward()
+    values = [process_mean(terms.loss.detach()), terms.prior.detach(), terms.divergence.detach()]
+    return torch.cat([p.grad.flatten() for p in net.parameters()]), torch.stack(values)
+
+
+def steps(methods, **options):
+    """`step` for several methods with their options."""
+    return {name: step(*method, **options) for name, method in methods.items()}
+
+
+def gather(sizes):
+    """The gathered tensors, and the gradient of a weighted sum, of parts of these sizes."""
+    rank = dist.get_rank()
+    a = torch.full((sizes[rank], 2), float(rank), requires_grad=True)
+    b = torch.full((sizes[rank], 3), rank + 0.5, dtype=torch.float64)
+    both = gather_posteriors(a, b)
+    weights = torch.arange(len(both[0]), dtype=torch.float32)[:, None] * (rank + 1)
+    (both[0] * weights).sum().backward()
+    return *(t.detach() for t in both), a.grad
+
+
+def train(method="wiseale", dtype="float64", network="mnist", epochs=1, size=16, seed=0, folder=None):
+    """Weights, history and progress bar of a short training by `fit`; without a seed, the rank is it."""
+    shape = (1, 28, 28) if network == "mnist" else (8,)
+    x = torch.rand(64, *shape, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+    layers = {"dropout": torch.nn.Dropout, "batch norm": lambda: torch.nn.BatchNorm1d(16)}
+    net = create(mnist_net) if network == "mnist" else Net(layers.get(network, torch.nn.Identity)())
+    seed = int(os.environ["RANK"]) if seed is None else seed
+    how = {"epochs": epochs, "batch_size": size, "learning_rate": 1e-3, "device": "cpu", "fast": False}
+    with contextlib.redirect_stderr(io.StringIO()) as bar:
+        history = fit(
+            net.to(x.dtype),
+            make_objective(method, "gaussian"),
+            x,
+            x[:32],
+            seed=seed,
+            checkpoint=folder,
+            **how,
+        )
+    weights = torch.cat([p.detach().flatten() for p in net.parameters()])
+    return weights, torch.tensor(history[list(TERMS)].values), bar.getvalue()
+
+
+def act(rank, n, folder, name, arguments):
+    """Join the other processes, do it, leave the result, and end."""
+    signal.alarm(100)  # a process that waits for another forever
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(n), "LOCAL_RANK": str(rank)}
+    try:
+        if name != "train" and n > 1:  # `fit` joins by itself
+            dist.init_process_group("gloo")
+        result = globals()[name](**arguments)
+    except ValueError as error:
+        result = str(error)
+    torch.save(result, Path(folder, f"{rank}.pt"))
+
+
+def main(folder):
+    """Fork processes for each line of the input."""
+    training_code([Net(), make_objective("wiseale")])  # reads the library's source, once
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    for line in sys.stdin:
+        n, name, arguments = json.loads(line)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            os.environ["MASTER_PORT"] = str(server.getsockname()[1])
+        children = []
+        for rank in range(n):
+            children.append(os.fork())
+            if children[-1] == 0:
+                try:
+                    act(rank, n, folder, name, arguments)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    sys.stderr.flush()
+                    os._exit(0)
+        for child in children:
+            os.waitpid(child, 0)
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
