@@ -90,7 +90,7 @@ def test_too_few_photographs_are_noticed_before_the_work(place):
     before = contents(place)
     done = make(place, "figures", "DATASETS=celeba")  # the quick profile
     assert (
-        done.returncode == 2 and "celeba has 256 train images and the profile asks for 16000" in done.stderr
+        done.returncode == 2 and "celeba has 256 train samples and the profile asks for 16000" in done.stderr
     )
     assert contents(place) == before
 
@@ -133,7 +133,8 @@ def test_teapot_is_rendered_trained_drawn_and_verified(place, monkeypatch):
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(load("teapot", "test", root=place / "data").x) == 64
     root = place / "project"
-    assert call("wiseale-pipeline", "publish", "smoke", "--datasets", "teapot", cwd=root).returncode == 0
+    done = make(place, "publish", "PROFILE=smoke", "DATASETS=teapot")
+    assert done.returncode == 0, done.stderr
     manifest = read_manifest(root / "figures/smoke")
     assert sorted(manifest["figures"]) == ["claims", *TEAPOT]
     assert sorted(manifest["runs"]) == [f"teapot/{m}/seed0" for m in ("aevb", "wae_mmd", "wiseale")]

@@ -159,24 +159,29 @@ FORMS = {  # how the pairs are computed -> type of number, and from how many
 }
 
 
+def with_gradient(value, *inputs):
+    return [value.detach(), *torch.autograd.grad(value, inputs)]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_rows_add_up(form, monkeypatch):
     """The mean of the shares is Eq. 21, with its gradient, in any form and where numbers are extreme."""
     dtype, most, least = FORMS[form]
-    monkeypatch.setattr(pairs, "MAX_DENSE", most)
-    monkeypatch.setattr(pairs, "MIN_COMPILED", least)
     generator = torch.Generator().manual_seed(0)
     for scale, d_z in ((1.0, 3), (1e3, 2), (0.0, 9)):
-        mu = (scale * torch.randn(48, d_z, generator=generator)).to(dtype).requires_grad_()
-        log_var = (20 * torch.randn(48, d_z, generator=generator)).to(dtype).requires_grad_()
-        shares = [kl_upper_bound(mu, log_var, slice(k, k + 12)) for k in range(0, 48, 12)]
-        results = [
-            (value, *torch.autograd.grad(value, (mu, log_var)))
-            for value in (kl_upper_bound(mu, log_var), sum(shares) / 4)
+        spread = torch.randn(48, d_z, generator=generator) * (1 if scale else 20)
+        exact = mu, log_var = [
+            t.double().requires_grad_() for t in (scale * torch.randn_like(spread), spread)
         ]
+        monkeypatch.setattr(pairs, "MAX_DENSE", math.inf)
+        expected = with_gradient(kl_upper_bound(mu, log_var), *exact)
+        monkeypatch.setattr(pairs, "MAX_DENSE", most)
+        monkeypatch.setattr(pairs, "MIN_COMPILED", least)
+        mu, log_var = inputs = [t.detach().to(dtype).requires_grad_() for t in exact]
+        shares = [kl_upper_bound(mu, log_var, slice(k, k + 12)) for k in range(0, 48, 12)]
         room = 1e-12 if dtype == torch.float64 else 1e-5
-        for a, b in zip(*results):
-            assert_close(b, a, rtol=room, atol=room * a.abs().max().item())
+        for a, b in zip(with_gradient(sum(shares) / 4, *inputs), expected, strict=True):
+            assert_close(a.double(), b, rtol=room, atol=room * b.abs().max().item())
 
 
 def test_alone_nothing_is_done():
