@@ -55,7 +55,8 @@ def test_loops_agree_with_float64(compiled, name, batch):
     properties.assert_finite(ours, torch.float32)
     if name != "aggregate_log_prob at 0":
         densities = name in properties.DENSITIES
-        properties.assert_same(ours, exact, *batch, eps=2**-23, pairs_pull=densities)
+        eps = 2**-22 if densities else 2**-23  # exp2 and log2 of the loops round once more than PyTorch's
+        properties.assert_same(ours, exact, *batch, eps=eps, pairs_pull=densities)
 
 
 @pytest.mark.parametrize(
