@@ -1,6 +1,7 @@
 """Shared helpers: a scratch copy of the project, and the commands as a user calls them."""
 
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -33,6 +34,17 @@ def call(*words, cwd=ROOT, **options):
         text=True,
         **options,
     )
+
+
+def stop_at_work(work, root, how):
+    """Start `work(root, busy)` in a process and send it a signal once it has set `busy`; the exit code."""
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=work, args=(root, busy := fork.Event()))
+    process.start()
+    assert busy.wait(20)
+    os.kill(process.pid, how)
+    process.join(20)
+    return process.exitcode
 
 
 def environment(cwd):

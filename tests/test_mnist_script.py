@@ -1,9 +1,9 @@
 """data_scripts/mnist.py with faulty mirrors and disks; no network is used."""
 
 import gzip
-import multiprocessing
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torchvision
-from conftest import mnist_script
+from conftest import mnist_script, stop_at_work
 
 from wiseale_nb.core import data_root
 from wiseale_nb.data import DATASETS, MNIST_SHA256, read_mnist
@@ -121,13 +121,7 @@ def fetch_slowly(root, writing):
 
 
 def test_sigterm_leaves_no_temporary_file(tmp_path):
-    fork = multiprocessing.get_context("fork")
-    process = fork.Process(target=fetch_slowly, args=(tmp_path, writing := fork.Event()))
-    process.start()
-    assert writing.wait(20)
-    process.terminate()
-    process.join(20)
-    assert process.exitcode == 143
+    assert stop_at_work(fetch_slowly, tmp_path, signal.SIGTERM) == 143
     assert list((tmp_path / "mnist").iterdir()) == []
 
 

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 import warnings
 from unittest.mock import patch
 
@@ -17,7 +18,7 @@ from wiseale_nb import recipe
 from wiseale_nb.algorithm import TERMS, plain_fit, prepare_objective
 from wiseale_nb.checkpoint import CheckpointError
 from wiseale_nb.config import resolve_settings
-from wiseale_nb.core import atomic_write, digest, random_stream
+from wiseale_nb.core import atomic_write, digest, random_stream, temporary_file
 from wiseale_nb.fingerprint import code_fingerprint
 from wiseale_nb.loss import make_objective
 from wiseale_nb.models import initialise, reparameterize
@@ -345,10 +346,11 @@ def test_leftovers_of_a_killed_process_go(tmp_path):
     text += "; atomic_write('run.json', 'a')"
     assert subprocess.run([sys.executable, "-c", text], cwd=tmp_path).returncode == -9
     assert [path.name[:10] for path in tmp_path.iterdir()] == [".run.json."]
-    keep = {f".run.json.{os.getppid()}.tmp", ".notes.tmp", "epoch.25912.tmp", ".run.json.99999.txt"}
+    keep = {temporary_file(Path("run.json"), os.getppid()).name, ".notes.tmp", "epoch.25912.tmp"}
+    keep |= {temporary_file(Path("run.json"), 10**30, "another-machine").name, ".run.json.99999.txt"}
     for name in keep:
         (tmp_path / name).touch()
-    (tmp_path / f".epoch1.safetensors.{10**30}.tmp").touch()
+    temporary_file(tmp_path / "epoch1.safetensors", 10**30).touch()
     atomic_write(tmp_path / "history.csv", "a")
     assert {path.name for path in tmp_path.iterdir()} == keep | {"history.csv"}
 

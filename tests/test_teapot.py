@@ -2,7 +2,6 @@
 
 import errno
 import importlib.util
-import multiprocessing
 import shutil
 import signal
 import time
@@ -11,7 +10,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, stop_at_work
 
 from wiseale_nb.data import load
 from wiseale_nb.formats import DataError
@@ -124,13 +123,7 @@ def render_slowly(root, written):
 
 def test_killed_call_is_continued(tmp_path, monkeypatch):
     """A part of the file is never taken for the whole, and is not rendered again."""
-    fork = multiprocessing.get_context("fork")
-    process = fork.Process(target=render_slowly, args=(tmp_path, written := fork.Event()))
-    process.start()
-    assert written.wait(20)
-    process.kill()
-    process.join(20)
-    assert process.exitcode == -signal.SIGKILL
+    assert stop_at_work(render_slowly, tmp_path, signal.SIGKILL) == -signal.SIGKILL
     assert [p.suffix for p in (tmp_path / "teapot").iterdir()] == [".partial"]
     with pytest.raises(DataError, match="python data_scripts/teapot.py"):
         load("teapot", root=tmp_path)

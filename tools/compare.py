@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from wiseale_nb.config import load_config, profile_runs, select
-from wiseale_nb.core import read_csv, read_json
+from wiseale_nb.core import csv_text, read_csv, read_json
 from wiseale_nb.runs import load_run, run_folder, runs_folder
 from wiseale_tools import CallError
 from wiseale_tools.manifest import NAME, Entry, checksum, metrics_table, read_manifest, run_name
@@ -94,7 +94,7 @@ def differing(entries, root, committed, sums):
     """The files of some figures that are not as committed; a committed PDF is known by its checksum only."""
     found = []
     for entry in entries:
-        made = entry.figure.made_in(root, entry.profile)
+        made = entry.made_in(root)
         for file in entry.data + entry.pictures:
             there = checksum(committed / file) if (committed / file).is_file() else sums.get(file)
             if not (made / file).is_file() or checksum(made / file) != there:
@@ -105,9 +105,7 @@ def differing(entries, root, committed, sums):
 def shared_entries(entries, folder, manifest):
     """Those of some figures that belong into a folder of figures, and are in its manifest."""
     place = Path("figures", folder)
-    return [
-        e for e in entries if e.figure.folder_in("", e.profile) == place and e.stem in manifest["figures"]
-    ]
+    return [e for e in entries if e.folder_in() == place and e.stem in manifest["figures"]]
 
 
 def count_files(entries):
@@ -123,11 +121,6 @@ def compare_drawn(folder, entries, root, here):
         text = f"{len(different)} of {count_files(entries)} files have OTHER bytes than in figures/{folder}"
         return Comparison(False, text, different)
     return Comparison(True, f"the same bytes as in figures/{folder} ({count_files(entries)} files)")
-
-
-def as_text(table):
-    """A table of metrics as it is written, with six digits."""
-    return table.to_csv(index=False, float_format="%.6g")
 
 
 def described(info):
@@ -162,7 +155,7 @@ def compare_profile(profile, entries, root, here=None, datasets=""):
     metrics = pd.read_csv(committed / "data/metrics.csv")  # its units are words and numbers
     metrics, fresh = metrics[metrics["dataset"].isin(config)], metrics_table(runs)
     different = differing(entries, here, committed, manifest["files"])
-    if as_text(metrics) != as_text(fresh):
+    if csv_text(metrics) != csv_text(fresh):
         different.append("data/metrics.csv")
     if not different:
         return Comparison(True, f"the same bytes as in figures/{profile} ({count_files(entries)} files)")
@@ -180,7 +173,7 @@ def compare_profile(profile, entries, root, here=None, datasets=""):
 
 def compare_study(entry: Entry, root):
     """Compare a study with the committed one: its bytes, else the tables that have a row for each seed."""
-    committed, made = entry.figure.folder_in(root), entry.figure.made_in(root)
+    committed, made = entry.folder_in(root), entry.made_in(root)
     record = f"data/{entry.stem}.json"  # of the machine: it differs on another one
     tables = [file for file in entry.data if file != record]
     if not all((committed / file).is_file() for file in entry.data):

@@ -45,6 +45,14 @@ class Entry(NamedTuple):
         """Names of the files that it is drawn from."""
         return [f"data/{file}" for file in self.figure.data_files(self.name, self.size or "quick")]
 
+    def made_in(self, root=""):
+        """The folder where it is drawn."""
+        return self.figure.made_in(root, self.profile)
+
+    def folder_in(self, root=""):
+        """The folder where it is committed, see `publish`."""
+        return self.figure.folder_in(root, self.profile)
+
 
 def checksum(path):
     """SHA-256 of a file, in hexadecimal."""

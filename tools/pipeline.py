@@ -120,7 +120,7 @@ def show(entries, comparisons):
     """List what was drawn, and how it compares with what is committed."""
     for entry in entries:
         if entry.pictures:
-            print(f"{entry.figure.made_in('', entry.profile) / entry.stem}.{{{','.join(FORMATS)}}}")
+            print(f"{entry.made_in() / entry.stem}.{{{','.join(FORMATS)}}}")
     for comparison in comparisons:
         print(comparison.text)
     if any("spread" in comparison.text for comparison in comparisons):

@@ -25,9 +25,7 @@ def publish(folder, root, datasets=""):
     """
     copies = {}
     for entry in folder_entries(folder, datasets):
-        made, committed = (
-            place(root, entry.profile) for place in (entry.figure.made_in, entry.figure.folder_in)
-        )
+        made, committed = entry.made_in(root), entry.folder_in(root)
         files = entry.data + entry.pictures
         missing = [file for file in files if not (made / file).is_file()]
         if missing and entry.size:

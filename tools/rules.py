@@ -76,19 +76,14 @@ def trained(profile, dataset, method):
     return str(runs_folder("", profile) / dataset / method / "notebook.ipynb")
 
 
-def made_in(entry):
-    """Where a figure is drawn; what is committed is in another folder, see `publish`."""
-    return entry.figure.made_in("", entry.profile)
-
-
 def out_files(entry):
     """The pictures and data of a figure."""
-    return [str(made_in(entry) / name) for name in entry.pictures + entry.data]
+    return [str(entry.made_in() / name) for name in entry.pictures + entry.data]
 
 
 def executed(entry):
     """The executed notebook of a figure, beside its pictures."""
-    return str(made_in(entry) / f"{entry.stem}.ipynb")
+    return str(entry.made_in() / f"{entry.stem}.ipynb")
 
 
 def shown_runs(entry, datasets=""):
@@ -129,7 +124,7 @@ def runs_key(profile, dataset, method, seeds):
 
 def inputs_key(entry):
     """A hash of the committed tables of others that a figure reads."""
-    own = entry.figure.folder_in("", entry.profile)
+    own = entry.folder_in()
     inputs = [Path("figures", name) for name in entry.figure.inputs]
     return content(path for path in inputs if own not in path.parents)
 
@@ -153,7 +148,7 @@ def data_state(entry, datasets=""):
 def parameters(entry):
     """The words that give a figure's notebook its parameters."""
     words = ["-p", "size", entry.size] if entry.size else ["-p", "profile", entry.profile]
-    words += ["-p", "out", str(made_in(entry))]
+    words += ["-p", "out", str(entry.made_in())]
     notebooks = [figure.notebook for figure in load_figures().values() if not figure.study]
     if notebooks.count(entry.figure.notebook) > 1:
         words += ["-p", "dataset", entry.figure.dataset]

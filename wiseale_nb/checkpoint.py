@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from .attributes import changed_attributes, describe_network, note_attributes, restore_attributes
-from .core import atomic_write, digest, without_numpy
+from .core import atomic_write, digest, torch_version, without_numpy
 from .fast_step import SeedStack
 from .fingerprint import code_fingerprint, live_code
 from .objective import Objective
@@ -144,7 +144,7 @@ def run_settings(
             weights.append(t)
         settings |= {prefix + name: text for name, text in describe_network(module).items()}
     settings |= {"initial weights": digest(weights), "code": training_code(modules)}
-    settings["PyTorch"] = torch.__version__.split("+")[0]
+    settings["PyTorch"] = torch_version()
     different = {split: list({id(x): x for x in xs}.values()) for split, xs in data.items()}
     return settings | {f"{split} data": digest(xs) for split, xs in different.items()}
 

@@ -76,7 +76,7 @@ def evaluating(
         for module, training in modes:
             module.training = training
 
-
+# %% ../nbs/05_evaluation.ipynb #a4a30720
 def checked_data(
     x: Tensor,  # (N, ...) data, uint8 or float
     likelihood: Likelihood | None = None,  # that the data should come from, if that matters

@@ -291,7 +291,7 @@ class StudyParameters:
                 "sizes were changed: name a folder with `out`; the study's own results must stay"
             )
 
-
+# %% ../nbs/07c_figures.ipynb #69384a31
 def study_job(
     name: str,  # a key of `figures.yaml`
     **values,  # see `StudyParameters`

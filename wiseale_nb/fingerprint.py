@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEFINITIONS', 'parse_once', 'Bare', 'bare_code', 'global_names', 'names_in', 'bound', 'imported', 'Source',
            'parse_source', 'find_source', 'reachable', 'reachable_code', 'code_fingerprint', 'is_plain', 'literal',
-           'byte_code', 'is_installed', 'names_of', 'used_by', 'opened', 'parts_of', 'live_code']
+           'byte_code', 'standard_library', 'is_installed', 'names_of', 'used_by', 'opened', 'parts_of', 'live_code']
 
 # %% ../nbs/06a_fingerprint.ipynb #e03d935b
 import ast
@@ -258,6 +258,12 @@ def byte_code(
     return repr((code.co_code, code.co_names, constants))
 
 # %% ../nbs/06a_fingerprint.ipynb #d782003e
+@functools.cache  # it takes longer than all else here
+def standard_library() -> str:
+    "The folder of Python's own modules."
+    return sysconfig.get_path("stdlib")
+
+
 def is_installed(
     thing: type | FunctionType | ModuleType,
 ) -> bool:
@@ -267,7 +273,7 @@ def is_installed(
     if not file:  # built in, or of a notebook
         return name in sys.builtin_module_names
     path = Path(file)
-    standard = path.is_relative_to(sysconfig.get_path("stdlib"))
+    standard = path.is_relative_to(standard_library())
     return standard or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 # %% ../nbs/06a_fingerprint.ipynb #b0436d42

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from .tensors import held, inverse_std
+from .tensors import factors_in_range, held, inverse_std
 
 # %% ../nbs/00b_kernels.ipynb #3a32e609
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):
@@ -158,11 +158,8 @@ def pack_overlaps(
 ) -> tuple[Tensor, int]:  # as packed; dimensions in a product of variances
     """Posteriors whose overlaps are wanted: mu and the variance."""
     log_var = held(log_var)
-    var = log_var.exp()
-    most = log_var.abs().max().item() + 0.7  # log(v + v) = log_var + 0.69
-    room = math.log(torch.finfo(mu.dtype).max) / most
-    group = 2 ** int(math.log2(room)) if room > 1 else 1  # 1 if room is nan
-    return pack(mu, var, 0.0, 0.5), min(AT_ONCE, group)
+    group = 2 ** int(math.log2(factors_in_range(log_var)))
+    return pack(mu, log_var.exp(), 0.0, 0.5), min(AT_ONCE, group)
 
 # %% ../nbs/00b_kernels.ipynb #977f2521
 def _launch(kernel, x: Tensor, y: Tensor, kind: tl.constexpr, group: int, *tensors: Tensor) -> None:

@@ -13,10 +13,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from .config import load_config, load_sizes, resolve_settings
-from .core import project_root, read_json
+from .core import project_root, read_json, torch_version
 from .data import DATASETS
 from .figures import StudyJob, figure_runs, find_figure
 from .fingerprint import DEFINITIONS, bare_code, bound, code_fingerprint, imported, names_in
@@ -139,7 +137,7 @@ def study_key(
     job: StudyJob,  # whose sizes may have been changed
 ) -> str:  # hexadecimal
     "Fingerprint of what determines a study's data: its code, settings, the sizes of this job, and PyTorch."
-    return hash_of(data_key(job.name, size=job.size), job.sizes, torch.__version__.split("+")[0])
+    return hash_of(data_key(job.name, size=job.size), job.sizes, torch_version())
 
 # %% ../nbs/07g_keys.ipynb #c7a475a4
 def picture_key(

@@ -29,7 +29,7 @@ from wiseale_nb.strips import (
     summing,
     vectorised,
 )
-from .tensors import held, inverse_std
+from .tensors import factors_in_range, held, inverse_std
 
 # %% ../nbs/00d_loops.ipynb #b5bf4e6f
 ROWS, COLUMNS = 16, 512  # of a tile
@@ -258,9 +258,7 @@ def _pack(first: Tensor, second: Tensor, level: Tensor | float) -> np.ndarray:  
 def _pack_overlaps(mu: Tensor, log_var: Tensor, level: Tensor | float) -> tuple[np.ndarray, int]:
     """Rows or columns, and the group that their variances allow."""
     log_var = held(log_var)
-    most = log_var.abs().max().item() + 0.7  # log(v + v) = log_var + 0.69
-    room = math.log(torch.finfo(mu.dtype).max) / most
-    return _pack(mu, log_var.exp(), level), int(room) if room > 1 else 1  # 1 if room is nan
+    return _pack(mu, log_var.exp(), level), factors_in_range(log_var)
 
 
 def _pack_all(mu: Tensor, log_var: Tensor, z: Tensor | None, step, level, spread):
@@ -282,45 +280,43 @@ def _pack_all(mu: Tensor, log_var: Tensor, z: Tensor | None, step, level, spread
 KEPT = 2**22  # most logarithms of pairs that are kept for the backward pass
 
 
+def _sum_rows(x: np.ndarray, y: np.ndarray, group: int, keep: bool) -> tuple[Tensor, np.ndarray]:
+    """Base-2 logarithms of the sums of rows, and those of the pairs if they are to be kept."""
+    n, m = x.shape[1], y.shape[1]
+    kept = np.empty((n, m) if keep and n * m <= KEPT else (0, 0), np.float32)
+    tops, totals = torch.full((n,), NEVER, dtype=torch.float32), torch.zeros(n, dtype=torch.float32)
+    sum_pairs(x, y, group, kept, tops.numpy(), totals.numpy())
+    return tops + totals.log2(), kept
+
+
+def _sum_gradients(x, y, group: int, kept, sums: Tensor, g: Tensor, own: int, levels: bool) -> list[Tensor]:
+    """What `differentiate_pairs` adds up."""
+    D, n = len(x) // 2, x.shape[1]
+    sizes = (2 * D if group < 0 else D, n), (D, n if own else 0), (2 * D + 1, y.shape[1])
+    grads = [g.new_zeros(size) for size in sizes]
+    differentiate_pairs(x, y, group, kept, sums.numpy(), g.numpy(), own, levels, *(t.numpy() for t in grads))
+    return grads
+
+# %% ../nbs/00d_loops.ipynb #be3c90c1
 class CompiledLogSums(torch.autograd.Function):
     """The sums of `pairs.log_sums`, in float32 on a CPU, by compiled loops."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, mu, log_var, z, step, level=None, own=False, spread=None) -> Tensor:
         x, y, group = _pack_all(mu, log_var, z, step, level, spread)
-        n, m = x.shape[1], y.shape[1]
-        keep = any(ctx.needs_input_grad) and n * m <= KEPT
-        kept = np.empty((n, m) if keep else (0, 0), np.float32)
-        tops, totals = mu.new_full((n,), NEVER), mu.new_zeros(n)
-        sum_pairs(x, y, group, kept, tops.numpy(), totals.numpy())
-        sums = tops + totals.log2()
+        sums, ctx.kept = _sum_rows(x, y, group, any(ctx.needs_input_grad))
         ctx.save_for_backward(mu, log_var, z, step, level, spread, sums)
-        ctx.own, ctx.kept = own, kept
-        return (sums * math.log(2)).view(
-            mu.shape[:1] if z is None else (z if step is None else step).shape[:-1]
-        )
+        ctx.own = own
+        shape = mu.shape[:1] if z is None else (z if step is None else step).shape[:-1]
+        return (sums * math.log(2)).view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         mu, log_var, z, step, level, spread, sums = ctx.saved_tensors
         x, y, group = _pack_all(mu, log_var, z, step, level, spread)
-        (M, D), n = mu.shape, x.shape[1]
-        own = M if ctx.own else 0
-        sizes = (D if spread is None else 2 * D, n), (D, n if own else 0), (2 * D + 1, M)
-        grads = grad_x, grad_own, grad_y = [mu.new_zeros(size) for size in sizes]
-        g = gradient.reshape(-1).contiguous()
-        differentiate_pairs(
-            x,
-            y,
-            group,
-            ctx.kept,
-            sums.numpy(),
-            g.numpy(),
-            own,
-            level is not None,
-            *(t.numpy() for t in grads),
-        )
+        D, own, g = mu.shape[1], len(mu) if ctx.own else 0, gradient.reshape(-1).contiguous()
+        grad_x, grad_own, grad_y = _sum_gradients(x, y, group, ctx.kept, sums, g, own, level is not None)
         grad_mu, curves = grad_y[:D].T, 0.5 * grad_y[D:-1].T
         grad_level = None if level is None else grad_y[-1]
         if z is None:

@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .docstrings import document
-from .tensors import held, inverse_std
+from .tensors import factors_in_range, held, inverse_std
 
 # %% ../nbs/00a_pairs.ipynb #103ef2a1
 def log_normal(
@@ -93,13 +93,11 @@ def _overlap_plan(
     var = log_var.exp()
     levels = () if level is None else (level[None],)
     posteriors = rows = (mu.T.contiguous(), var.T.contiguous(), *levels)
-    most = log_var.abs().max().item()
+    group = factors_in_range(log_var)
     if spread is not None:
         spread = held(spread).reshape(-1, mu.shape[1])
         rows = (z.reshape(spread.shape).T.contiguous(), spread.exp().T.contiguous())
-        most = max(most, spread.abs().max().item())
-    room = math.log(torch.finfo(mu.dtype).max) / (most + 0.7)  # log(v + v) = log_var + 0.69
-    group = int(room) if room > 1 else 1  # 1 if room is nan
+        group = min(group, factors_in_range(spread))
     return _Plan(rows, posteriors, _overlap_tile, group, level)
 
 # %% ../nbs/00a_pairs.ipynb #3d303415

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .config import Seeds, Settings, build_objective, distinct, resolve_settings
 from .core import NonNegativeInt, ParameterError, PositiveInt, digest, ensure_writable, project_root
-from .core import random_stream, typed
+from .core import random_stream, torch_version, typed
 from .data import build, find_dataset, load
 from .evaluation import evaluate, latent_geometry, posteriors
 from .loss import Objective
@@ -92,7 +92,7 @@ def run_key(
     settings: Settings,  # of one run
 ) -> str:  # hexadecimal
     "Fingerprint of what determines a run's result, except data files and machine: settings, code, PyTorch."
-    parts = [asdict(settings), run_code(settings), torch.__version__.split("+")[0]]
+    parts = [asdict(settings), run_code(settings), torch_version()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../nbs/07b_recipe.ipynb #b3999f3e
@@ -107,7 +107,7 @@ def is_current(
         run.check_sum("model.safetensors")
     except ParameterError:
         return False
-    same_torch = run.info["versions"].get("torch") == torch.__version__.split("+")[0]
+    same_torch = run.info["versions"].get("torch") == torch_version()
     return run.settings == settings and same_torch and made_with.items() <= run.info.items()
 
 # %% ../nbs/07b_recipe.ipynb #015d40ba
@@ -117,7 +117,7 @@ def checkpoint_folder(
     made_with: list[dict],  # see `is_current`, one for each
 ) -> Path:
     "Where training leaves its state after each epoch; what decides the result decides the folder."
-    parts = [[asdict(run) for run in runs], made_with, torch.__version__.split("+")[0]]
+    parts = [[asdict(run) for run in runs], made_with, torch_version()]
     text = json.dumps(parts, sort_keys=True)
     return folder / "checkpoint" / hashlib.sha256(text.encode()).hexdigest()[:16]
 

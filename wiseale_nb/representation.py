@@ -231,7 +231,7 @@ def _check_axes(codes: Tensor, factors: Tensor, least_factors: int) -> None:
         needs = f"codes (N, d_z >= 2) and factors (N, n >= {least_factors})"
         raise ValueError(f"disentanglement needs {needs}, N >= 2; got {shapes}.")
 
-
+# %% ../nbs/05a_representation.ipynb #00a2d3df
 def dci(
     codes: Tensor,  # (N, d_z) posterior means, d_z >= 2
     factors: Tensor,  # (N, n_factors), n_factors >= 2

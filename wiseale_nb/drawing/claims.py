@@ -58,7 +58,7 @@ def mark_of(verdict: str, is_hint: bool = False) -> dict:
     style = {"color": colour, "marker": marker, "fillstyle": fill, "linestyle": "none"}
     return style | {"markerfacecoloralt": "white", "markersize": 4.5 if is_hint else 6}
 
-
+# %% ../../nbs/30_claims.ipynb #4e778bc3
 def draw_verdicts(
     axis: Axes,
     claims: list[Claim],  # a line for each
