@@ -49,7 +49,8 @@ def stop_at_work(work, root, how):
 
 def environment(cwd):
     """Variables under which the commands of this environment use the library of a folder."""
-    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    outer = {name: value for name, value in os.environ.items() if "MAKE" not in name}  # those of `make test`
+    env = outer | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     return env | ({"PYTHONPATH": str(cwd)} if Path(cwd, "wiseale_nb").is_dir() else {})
 
 
