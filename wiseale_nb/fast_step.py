@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['in_bfloat16', 'plain_functions', 'across_processes', 'step_functions', 'SeedStack', 'stack_parameters', 'view_stack',
-           'separate', 'build_stack', 'build_stacks', 'train_epoch', 'held_out_terms']
+           'separate', 'compiled_step', 'build_stack', 'build_stacks', 'train_epoch', 'held_out_terms']
 
 # %% ../nbs/04b_fast_step.ipynb #0ec24d74
 import copy
@@ -14,10 +14,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from .algorithm import batch_terms, evaluation_mode, parameter_groups, plain_step, step_noise
+from wiseale_nb.algorithm import (
+    batch_terms,
+    evaluation_mode,
+    parameter_groups,
+    plain_step,
+    report_every,
+    step_noise,
+)
+from .batch_norm import sees_one_process
+from .compiling import CompiledStep, compile_step, step_and_adam
 from .core import random_stream
 from .data import to_float
 from .distributed import processes
@@ -27,6 +35,7 @@ from wiseale_nb.recording import (
     BatchTerms,
     Functions,
     NotRecordable,
+    draw_batches,
     find_obstacle,
     fingerprint,
     has_hooks,
@@ -62,7 +71,8 @@ def plain_functions(
     def terms(parameters: list[Tensor], x: Tensor, noise: Tensor) -> Tensor:
         return batch_terms(run, whole.objective, x, noise)[1]
 
-    return Functions(plain_step(run, whole.objective), terms, obstacle)
+    quiet = plain_step(run, whole.objective, report=False)
+    return Functions(plain_step(run, whole.objective), terms, obstacle, quiet)
 
 # %% ../nbs/04b_fast_step.ipynb #bcb3d001
 def across_processes(
@@ -70,9 +80,9 @@ def across_processes(
     x: Tensor,  # (N, *x_shape) data, to try the network on
 ) -> BatchTerms:
     "With gradients averaged over all processes; `ValueError` for a network that they cannot train together."
-    layers, alone = whole.model.modules(), "or train in one process"
-    if any(isinstance(layer, _BatchNorm) and not isinstance(layer, SyncBatchNorm) for layer in layers):
-        how = "convert it with torch.nn.SyncBatchNorm.convert_sync_batchnorm, which needs CUDA"
+    alone = "or train in one process"
+    if any(sees_one_process(layer) for layer in whole.model.modules()):
+        how = "put batch_norm_across around it, as fit does"
         raise ValueError(f"batch normalisation sees the samples of one process only: {how}, {alone}")
     model, sample = copy.deepcopy(whole.model), to_float(x[:2])
     with GlobalStreams(0, "evaluation", x.device).active():
@@ -124,11 +134,29 @@ class SeedStack:
     shuffles: list[torch.Generator]  # streams of the permutations
     noises: list[torch.Generator]  # streams of the noise of training
     of_network: GlobalStreams  # what a network draws by itself; several that are stacked draw nothing
+    compiled: CompiledStep | None = None  # takes the place of the step and of `optimiser.step()`
+
+    @property
+    def report_every(self) -> int:
+        "Steps from one report of Eq. 21 to the next."
+        d_z = self.models[0].d_z
+        return report_every(self.objectives[0], self.batch_size, d_z) if self.functions.quiet else 1
 
     @property
     def obstacle(self) -> str:
         "Why steps are not recorded; empty if they are."
         return self.functions.obstacle
+
+    def update(
+        self,
+        x: Tensor,  # a batch, or one for each network
+        noise: Tensor,  # likewise
+        report: bool = True,  # False: Eq. 21 may be left out, see `algorithm.report_every`
+    ) -> Tensor:  # (6,) or (S, 6) values of `TERMS`
+        "Move the parameters by one step."
+        step = self.functions.step if report else self.functions.quiet
+        move = self.compiled or step_and_adam(step)
+        return move(self.parameters, self.optimiser, x, noise)
 
     def split(
         self,
@@ -173,6 +201,25 @@ def separate(
             for p in module.parameters():
                 p.data = p.data.clone()
 
+# %% ../nbs/04b_fast_step.ipynb #5a2dfe31
+def compiled_step(
+    stack: SeedStack,  # without one
+    x: Tensor,  # (N, *x_shape) training data of the first network
+    like: SeedStack | None = None,  # of a network of the same kind: its compiled step is used again
+) -> CompiledStep | None:
+    "The stack's step, compiled; None, with a warning, if that cannot be done."
+    if like is not None and like.functions is stack.functions:
+        return like.compiled
+    reason = "a GPU does without" if x.is_cuda else stack.obstacle
+    if not reason:
+        networks = [BatchTerms(*pair) for pair in zip(stack.models, stack.objectives)]
+        batches = [tuple(map(join, batch)) for batch in draw_batches(networks, x, stack.batch_size)]
+        try:
+            return compile_step(stack.functions.step, stack.parameters, stack.optimiser, batches)
+        except Exception as error:  # there are many kinds: no compiler, a full disk, what it cannot translate
+            reason = str(error).strip().partition("\n")[0] or repr(error)
+    warnings.warn(f"the step is not compiled: {reason}", stacklevel=3)
+
 # %% ../nbs/04b_fast_step.ipynb #b2e46f38
 def build_stack(
     models: list[torch.nn.Module],  # of one kind, on the device, in training mode; more than one: stacked
@@ -184,6 +231,7 @@ def build_stack(
     learning_rate: float,  # Adam's
     precision: str = "float32",  # or "bfloat16"
     fast: bool = True,  # False: plain steps and Adam's plain form
+    compiled: bool = False,  # compile recorded steps, on a processor
     like: SeedStack | None = None,  # of a network of the same kind: its recording is used again if it fits
 ) -> SeedStack:
     "Networks, optimiser and streams, ready to train; `NotRecordable` for several that cannot be stacked."
@@ -201,7 +249,10 @@ def build_stack(
     optimiser = torch.optim.Adam(groups, fused=fast)
     streams = [[random_stream(seed, purpose, x.device) for seed in seeds] for purpose in ("shuffle", "noise")]
     streams.append(GlobalStreams(seeds[0], "noise", x.device))
-    return SeedStack(models, objectives, seeds, batch_size, parameters, functions, optimiser, *streams)
+    stack = SeedStack(models, objectives, seeds, batch_size, parameters, functions, optimiser, *streams)
+    if compiled:
+        stack.compiled = compiled_step(stack, x, like)
+    return stack
 
 # %% ../nbs/04b_fast_step.ipynb #ae18f7e3
 def build_stacks(
@@ -234,16 +285,12 @@ def train_epoch(
 ) -> list[Tensor]:  # (N // M, 6) values of `TERMS` at each step, for each network
     "One pass over the data in random order; updates the networks in place."
     size, d_z, trace = stack.batch_size, stack.models[0].d_z, []
-    trained = [p for p in stack.parameters if p.requires_grad]
     orders = [torch.randperm(len(x), generator=g, device=x.device) for x, g in zip(xs, stack.shuffles)]
     with stack.of_network.active():
         for start in range(0, len(xs[0]) - size + 1, size):
             batch = join([x.index_select(0, order[start : start + size]) for x, order in zip(xs, orders)])
             noise = join([step_noise(stack.objectives[0], size, d_z, g) for g in stack.noises])
-            gradients, values = stack.functions.step(stack.parameters, batch, noise)
-            for p, g in zip(trained, gradients):  # the fused Adam takes numbers in their order in memory
-                p.grad = g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-            stack.optimiser.step()
+            values = stack.update(batch, noise, report=len(trace) % stack.report_every == 0)
             trace.append(values.clone())  # a CUDA graph writes the next ones to the same place
     return stack.split(trace)
 

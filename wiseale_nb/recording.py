@@ -235,6 +235,7 @@ class Functions(NamedTuple):
     step: Step  # gradients and terms, in training mode
     terms: Callable[[list[Tensor], Tensor, Tensor], Tensor]  # terms alone, in evaluation mode
     obstacle: str = ""  # why they are not recorded
+    quiet: Step | None = None  # a step that leaves Eq. 21 out of its terms; see `algorithm.report_every`
 
 # %% ../nbs/04a_recording.ipynb #43418d7b
 def record_functions(

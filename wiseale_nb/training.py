@@ -12,7 +12,7 @@ import contextlib
 import copy
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .algorithm import TERMS, history_row, prepare_objective
+from .batch_norm import batch_norm_across
 from .checkpoint import note_all, resume, run_settings, save_checkpoint, state_of
 from .core import NonNegativeInt, Positive, PositiveInt, ensure_writable, typed
 from .distributed import check_equal, is_first, join_processes, own_rows, processes
@@ -48,6 +49,7 @@ class Options:
     gamma: Positive = 0.5  # factor at each milestone
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: layers under autocast
     fast: bool = True  # False: nothing but the operations of the plain loop
+    compiled: bool = False  # compile recorded steps, see `compiling`; pays from some 10,000 steps
 
     def __post_init__(self):
         self.milestones = tuple(self.milestones)
@@ -88,10 +90,12 @@ def check_finite(
     trace: Tensor,  # (steps, 6) values of `TERMS`
     epoch: int,  # for the message
     seed: int,  # likewise
+    every: int = 1,  # steps from one report of Eq. 21 to the next
 ) -> None:
     "`NonFiniteError` that names seed, epoch, step and term, if a value is NaN or infinite (Eq. 21: NaN)."
     bad, reported = ~torch.isfinite(trace), TERMS.index("aggregate_kl_upper_bound")
-    bad[:, reported] = trace[:, reported].isnan()
+    bad[:, reported] = False
+    bad[::every, reported] = trace[::every, reported].isnan()
     if not bad.any():
         return
     step = int(bad.any(1).nonzero()[0])
@@ -182,7 +186,7 @@ def run_epoch(
         for split in data:
             traces = functions[split](stack, data[split][own])
             for seed, trace in zip(stack.seeds, traces):
-                check_finite(trace, epoch, seed)
+                check_finite(trace, epoch, seed, stack.report_every if split == "train" else 1)
                 rows.append({"seed": seed, **history_row(epoch, split, trace)})
     return rows
 
@@ -214,6 +218,7 @@ def train_epochs(
     settings: dict[str, str],  # what the run is, for its checkpoints
     folder: Path | None,  # of checkpoints
     progress: bool,  # whether to show a bar
+    on_epoch: Callable[[list[dict]], None] | None,  # called with the rows of each epoch
     start: float,  # when the run started, by `time.perf_counter`
 ) -> list[dict]:  # rows of the history
     "Train for all epochs that are not done yet."
@@ -228,10 +233,13 @@ def train_epochs(
     for epoch in bar:
         set_learning_rate(stacks, options.learning_rate_factor(epoch))
         new = run_epoch(stacks, data, epoch)
-        rows += [row | {"seconds": time.perf_counter() - start} for row in new]
+        new = [row | {"seconds": time.perf_counter() - start} for row in new]
+        rows += new
         if folder and is_first(group):
             save_checkpoint(folder, settings, epoch, rows, state_of(stacks, before))
         bar.set_postfix(describe_epoch(new))
+        if on_epoch and is_first(group):
+            on_epoch(new)
     return rows
 
 # %% ../nbs/04d_training.ipynb #919de6ca
@@ -246,6 +254,7 @@ def fit_stack(
     together: bool | None = None,  # all seeds in one computation; None: on a GPU, if the networks allow it
     progress: bool = True,  # a bar over epochs
     checkpoint: Path | str | None = None,  # folder to continue from and to write to after every epoch
+    on_epoch: Callable[[list[dict]], None] | None = None,  # called after each epoch with its rows
     **options,  # epochs, batch_size, learning_rate and the other fields of `Options`
 ) -> list[pd.DataFrame]:  # per seed: columns epoch, split, `TERMS`, seconds (since the start)
     "Train by Algorithm 1; `ValueError` for unusable data or options, `NonFiniteError`, `CheckpointError`."
@@ -260,12 +269,15 @@ def fit_stack(
     settings = run_settings(seeds, models, objectives, data, **about) if folder or shared else {}
     given = settings | {"epochs": repr(options.epochs), "checkpoint": repr(folder), "initial weights": ""}
     check_equal(given, objective.group)  # DistributedDataParallel sees to the weights
-    steps = {name: about[name] for name in ("batch_size", "learning_rate", "precision", "fast")}
-    with deterministic(), own_precision(where), flush_subnormals():
+    how = "batch_size", "learning_rate", "precision", "fast", "compiled"
+    steps = {name: about[name] for name in how}
+    across = batch_norm_across(models, objective.group)
+    with deterministic(), own_precision(where), flush_subnormals(), across:
         data = place(models, objectives, data, where, options)
         stacks = build_stacks(models, objectives, seeds, data["train"][0], together=together, **steps)
         settings["together"] = repr(len(stacks) < len(models))
-        rows = train_epochs(stacks, data, options, settings, folder, progress, start)
+        settings["compiled"] = repr(all(stack.compiled for stack in stacks))  # a compiler may be missing
+        rows = train_epochs(stacks, data, options, settings, folder, progress, on_epoch, start)
     separate(stacks)
     table = pd.DataFrame(rows)
     return [table[table.seed == seed].drop(columns="seed").reset_index(drop=True) for seed in seeds]
@@ -283,10 +295,12 @@ def fit(
     """Train one network by Algorithm 1.
 
     Required: `epochs`, `batch_size` (M), `learning_rate`. Optional: `milestones=()` and `gamma=0.5`
-    (schedule), `precision="float32"` or `"bfloat16"`, `fast=True`, `device="auto"`, `progress=True`,
-    `checkpoint=None` (a folder). `ValueError` for unusable data or options, `NonFiniteError` when training
-    diverges, `CheckpointError` for the checkpoint of another run. Data that are not float32 or uint8 are
-    converted once, with a warning. What the network draws by itself comes from the seed too.
+    (schedule), `precision="float32"` or `"bfloat16"`, `fast=True`, `compiled=False`, `device="auto"`,
+    `progress=True`, `checkpoint=None` (a folder), `on_epoch=None` (a function, called after each epoch with
+    its rows of the history, for a logger of yours). `ValueError` for unusable data or options,
+    `NonFiniteError` when training diverges, `CheckpointError` for the checkpoint of another run. Data that
+    are not float32 or uint8 are converted once, with a warning. What the network draws by itself comes from
+    the seed too.
 
     Under torchrun, or in a process group, the processes share each batch of `batch_size` samples. Each calls
     `fit` with the same arguments and all data, and gets the same weights and history.
