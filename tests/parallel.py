@@ -6,6 +6,7 @@ JSON. Each process leaves what it returns, or the error, in FOLDER/<rank>.pt; a 
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import signal
@@ -20,13 +21,18 @@ import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401
 from torch.nn.parallel import DistributedDataParallel
 
+from wiseale_nb import recipe
 from wiseale_nb.algorithm import TERMS
+from wiseale_nb.batch_norm import BatchNormAcross
 from wiseale_nb.checkpoint import training_code
+from wiseale_nb.config import resolve_settings
 from wiseale_nb.core import random_stream, typed
 from wiseale_nb.distributed import gather_posteriors, own_rows, process_mean
+from wiseale_nb.fast_step import across_processes
 from wiseale_nb.loss import make_objective
-from wiseale_nb.models import create, initialise, mnist_net, reparameterize
+from wiseale_nb.models import celeba_net, create, initialise, mnist_net, reparameterize
 from wiseale_nb.objective import Objective
+from wiseale_nb.recording import BatchTerms
 from wiseale_nb.training import fit
 
 
@@ -64,28 +70,36 @@ def batch(M=16, n_draws=3):
     return torch.rand(M, 8, **make), torch.randn(M, 2, **make), torch.randn(n_draws, M, 2, **make)
 
 
-def step(method, options, alone=False, M=16):
-    """Gradient, mean of the loss over processes, prior and divergence of a batch; or the error."""
+def teams(k):
+    """The group of k neighbours that this process is in."""
+    firsts = range(0, dist.get_world_size(), k)
+    return [dist.new_group(list(range(first, first + k))) for first in firsts][dist.get_rank() // k]
+
+
+def step(method, options, alone=None, team=None, M=16):
+    """Gradient, mean of the loss over processes, prior and divergence of a batch; or the error.
+
+    The processes of a team share a batch. With a group of its own, a process does what DDP does alone.
+    """
     objective, net = make_objective(method, "gaussian", **options), Net().double()
-    if alone and dist.is_initialized():  # each in a group of its own: what DDP does without gathering
-        groups = [dist.new_group([rank]) for rank in range(dist.get_world_size())]
-        objective.group = groups[dist.get_rank()]
+    objective.group = alone or team
     x, noise, draws = batch(M, objective.n_draws)
-    rows = own_rows(M)
-    draws = draws[:, rows] if alone else draws + (dist.get_rank() if dist.is_initialized() else 0)
+    rows = own_rows(M, team)
+    draws = draws[:, rows] if alone else draws + (dist.get_rank(team) if dist.is_initialized() else 0)
     try:
-        model = DistributedDataParallel(net) if dist.is_initialized() else net
+        model = DistributedDataParallel(net, process_group=team) if dist.is_initialized() else net
         terms = objective(x[rows], *model(x[rows], noise[rows]), draws=draws)
     except ValueError as error:
         return str(error)
     terms.loss.backward()
-    values = [process_mean(terms.loss.detach()), terms.prior.detach(), terms.divergence.detach()]
+    values = [process_mean(terms.loss.detach(), team), terms.prior.detach(), terms.divergence.detach()]
     return torch.cat([p.grad.flatten() for p in net.parameters()]), torch.stack(values)
 
 
-def steps(methods, **options):
+def steps(methods, alone=False, team=None):
     """`step` for several methods with their options."""
-    return {name: step(*method, **options) for name, method in methods.items()}
+    groups = {"alone": teams(1) if alone else None, "team": team and teams(team)}
+    return {name: step(*method, **groups) for name, method in methods.items()}
 
 
 def gather(sizes):
@@ -99,12 +113,49 @@ def gather(sizes):
     return *(t.detach() for t in both), a.grad
 
 
-def train(method="wiseale", dtype="float64", network="mnist", epochs=1, size=16, seed=0, folder=None):
-    """Weights, history and progress bar of a short training by `fit`; without a seed, the rank is it."""
-    shape = (1, 28, 28) if network == "mnist" else (8,)
-    x = torch.rand(64, *shape, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
-    layers = {"dropout": torch.nn.Dropout, "batch norm": lambda: torch.nn.BatchNorm1d(16)}
-    net = create(mnist_net) if network == "mnist" else Net(layers.get(network, torch.nn.Identity)())
+class OwnNorm(torch.nn.BatchNorm1d):
+    """A user's batch normalisation: nobody knows what it computes."""
+
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+def unshared():
+    """The error for a batch normalisation of which each process sees its own samples only."""
+    objective = make_objective("wiseale", "gaussian")
+    across_processes(BatchTerms(Net(torch.nn.BatchNorm1d(16)), objective), batch()[0].float())
+
+
+def images():
+    """The network of Appendix D for images, with a channel where it has 128."""
+    net = create(celeba_net, d_z=2, width=1 / 128)
+    for layer, following in itertools.pairwise(net.decoder):
+        if isinstance(following, torch.nn.BatchNorm2d):  # no gradient but rounding, which Adam blows up
+            layer.conv.bias.requires_grad_(False)
+    return net
+
+
+def run_folders(folder):
+    """What `train` says before it writes a run folder."""
+    settings = resolve_settings("smoke", "sine", "aevb", 0, {"n_train": 64, "n_test": 64, "epochs": 1})
+    recipe.train(settings, [0], folder, device="cpu", progress=False)
+
+
+NETWORKS = {
+    "mnist": lambda: create(mnist_net),
+    "images": images,
+    "signals": lambda: Net(torch.nn.BatchNorm1d(16, momentum=None)),
+    "own norm": lambda: Net(OwnNorm(16)),
+    "dropout": lambda: Net(torch.nn.Dropout()),
+    "small": Net,
+}
+SHAPES = {"mnist": (1, 28, 28), "images": (3, 64, 64)}
+
+
+def train(method="wiseale", network="mnist", epochs=1, size=16, seed=0, folder=None):
+    """Weights and buffers, history and progress bar of `fit`; without a seed, the rank is it."""
+    net, shape = NETWORKS[network](), SHAPES.get(network, (8,))
+    x = torch.rand(64, *shape, generator=torch.Generator().manual_seed(0)).double()
     seed = int(os.environ["RANK"]) if seed is None else seed
     how = {"epochs": epochs, "batch_size": size, "learning_rate": 1e-3, "device": "cpu", "fast": False}
     with contextlib.redirect_stderr(io.StringIO()) as bar:
@@ -117,7 +168,8 @@ def train(method="wiseale", dtype="float64", network="mnist", epochs=1, size=16,
             checkpoint=folder,
             **how,
         )
-    weights = torch.cat([p.detach().flatten() for p in net.parameters()])
+    assert not any(isinstance(layer, BatchNormAcross) for layer in net.modules())
+    weights = torch.cat([t.flatten() for t in net.state_dict().values()])
     return weights, torch.tensor(history[list(TERMS)].values), bar.getvalue()
 
 

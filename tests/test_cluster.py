@@ -13,6 +13,8 @@ from conftest import ROOT, environment
 from wiseale_nb.config import load_config
 from wiseale_tools.pipeline import main
 
+pytestmark = pytest.mark.nightly
+
 PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
 CAN_SUBMIT = importlib.util.find_spec("snakemake_executor_plugin_cluster_generic")
 CAN_SLURM = importlib.util.find_spec("snakemake_executor_plugin_slurm")
@@ -74,9 +76,22 @@ def start(project, *words):
     )
 
 
+def keep_two_methods(project):
+    """Two trainings and the figure that is drawn from them: each job takes half a minute to start."""
+    changes = {"figures.yaml": ("figure_5a", "methods"), "config/paper.yaml": ("sine", "methods")}
+    for name, (first, second) in changes.items():
+        content = yaml.safe_load((project / name).read_text())
+        kept = content[first][second]
+        few = [m for m in kept if m in ("aevb", "wiseale")]
+        content[first][second] = {m: kept[m] for m in few} if isinstance(kept, dict) else few
+        content = {"figure_5a": content["figure_5a"]} if name == "figures.yaml" else content
+        (project / name).write_text(yaml.safe_dump(content))
+
+
 @pytest.mark.skipif(not CAN_SUBMIT, reason="needs snakemake-executor-plugin-cluster-generic")
 def test_jobs_go_to_the_cluster(project, cluster):
     """Killed in the middle, and called again when the cluster has ended what it had: no run is made twice."""
+    keep_two_methods(project)
     words = "figures", "smoke", "--datasets", "sine", "--cluster", str(cluster)
     first = start(project, *words)
     while first.poll() is None and not list(project.glob("runs/smoke/sine/*/seed*/run.json")):
@@ -93,7 +108,8 @@ def test_jobs_go_to_the_cluster(project, cluster):
     assert all(path.stat().st_mtime_ns == at for path, at in made.items())
     assert list(project.glob("runs/**/figure_*.svg"))
     submitted = (cluster / "submitted").read_text().splitlines()
-    assert len(submitted) > len(made) and not any("fetch_" in line for line in submitted)
+    assert any("figure_5a" in line for line in submitted)
+    assert not any("fetch_" in line for line in submitted)
 
 
 @pytest.mark.skipif(not CAN_SLURM, reason="needs snakemake-executor-plugin-slurm")

@@ -71,6 +71,13 @@ def test_gradient_and_terms_are_those_of_one_process(name, single, several):
         assert_close(rank[name][1][:own], single[name][1][:own], rtol=1e-12, atol=1e-12)
 
 
+def test_a_batch_can_be_that_of_some_processes(single, together):
+    """Two groups, each with a batch of its own; one of them is without rank 0."""
+    for rank in together(4, "steps", methods=METHODS, team=2):
+        for name in METHODS:
+            assert_close(rank[name][0], single[name][0], rtol=1e-10, atol=1e-12)
+
+
 def test_without_gathering_it_is_another_objective(single, together):
     naive = together(2, "steps", methods=METHODS, alone=True)[0]
     for name in METHODS:
@@ -129,6 +136,20 @@ def test_a_history_is_that_of_the_whole_batch(together):
         assert_close(history, expected[0][1], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("network", ["images", "signals"])
+def test_batch_normalisation_sees_the_whole_batch(network, together):
+    """Weights, running statistics and evaluation are those of one process."""
+    expected, *several = (together(n, "train", network=network) for n in (1, 2, 4))
+    for weights, history, _ in sum(several, []):
+        assert_close(weights, expected[0][0], rtol=0, atol=1e-10)
+        assert_close(history, expected[0][1], rtol=1e-10, atol=1e-10)
+
+
+def test_batch_normalisation_of_one_process_is_refused(together):
+    for message in together(2, "unshared"):
+        assert "batch normalisation sees the samples of one process only" in message
+
+
 def test_another_number_of_processes_continues(trained, together, tmp_path):
     together(2, "train", epochs=1, folder=str(tmp_path))
     assert [path.name[:11] for path in tmp_path.iterdir()] == ["epoch000001"]
@@ -141,7 +162,7 @@ def test_another_number_of_processes_continues(trained, together, tmp_path):
     ("options", "reason"),
     [
         ({"network": "dropout"}, "draws random numbers"),
-        ({"network": "batch norm"}, "convert_sync_batchnorm"),
+        ({"network": "own norm"}, "OwnNorm has a forward of its own"),
         ({"size": 15}, "a batch of 15 cannot be divided among 2"),
         ({"seed": None}, "differ in seeds"),
         ({"method": "aae"}, "trains a network of its own"),
@@ -150,6 +171,12 @@ def test_another_number_of_processes_continues(trained, together, tmp_path):
 def test_what_training_refuses(options, reason, together):
     for message in together(2, "train", **{"network": "small"} | options):
         assert reason in message
+
+
+def test_run_folders_are_the_work_of_one_process(together, tmp_path):
+    for message in together(2, "run_folders", folder=str(tmp_path / "runs")):
+        assert "train runs without torchrun" in message
+    assert not (tmp_path / "runs").exists()
 
 
 FORMS = {  # how the pairs are computed -> type of number, and from how many
