@@ -52,6 +52,7 @@ class Adversarial(Objective):
 
     divergence_name = "adversarial_loss"
     n_draws = 1
+    reads_widths = False
     depth: ClassVar[int]  # hidden layers of the adversary, `adversary_width` units each
 
     @property
@@ -162,6 +163,7 @@ class SinkhornAE(Objective):
     label = "Sinkhorn AE"
     divergence_name = "sinkhorn_divergence"
     n_draws = 1
+    reads_widths = False
     weight: Weight = 10.0
     epsilon: Positive = 0.1  # weight of the entropy, in units of squared distance
     n_iterations: PositiveInt = 20  # of Sinkhorn's algorithm

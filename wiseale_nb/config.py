@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Seeds', 'Name', 'AtLeastTwo', 'NOT_PROFILES', 'distinct', 'UniqueKeys', 'parse_yaml', 'read_yaml', 'merge',
-           'config_folder', 'Settings', 'build_objective', 'Block', 'check_config', 'load_config', 'resolve_settings',
-           'profile_runs', 'select', 'parameters', 'type_like', 'check_sizes', 'load_studies', 'check_studies',
-           'load_sizes']
+           'config_folder', 'Settings', 'build_objective', 'Block', 'of_method', 'check_config', 'load_config',
+           'resolve_settings', 'profile_runs', 'select', 'parameters', 'type_like', 'check_sizes', 'load_studies',
+           'check_studies', 'load_sizes']
 
 # %% ../nbs/07_config.ipynb #af340aed
 import copy
@@ -127,6 +127,7 @@ class Settings:
     gamma: Positive  # that factor
     n_importance: PositiveInt  # importance samples per held-out sample for log p(x)
     n_posteriors: AtLeastTwo  # held-out posteriors in the aggregate's KL
+    compiled: bool = False  # compile the training step, which pays for long runs on a processor
 
     def __post_init__(self):
         for name in ("n_train", "n_test"):
@@ -136,8 +137,13 @@ class Settings:
         replace(dataset, **self.data)
         if "d_z" in self.network:
             raise ValueError("d_z is a setting of its own, not one of network")
-        replace(dataset.network, d_z=self.d_z, **self.network)
-        build_objective(self)
+        network = replace(dataset.network, d_z=self.d_z, **self.network)
+        objective = build_objective(self)
+        if network.encoder == "deterministic" and objective.reads_widths:
+            raise ValueError(
+                f"{objective.name} needs posteriors with a width, and a deterministic encoder gives none; "
+                "leave the network's option encoder out"
+            )
 
 # %% ../nbs/07_config.ipynb #8c40432f
 def build_objective(
@@ -155,7 +161,17 @@ class Block:
     "What a profile says about one data set, apart from the settings that its runs share."
 
     seeds: Seeds  # of every method's runs
-    methods: dict[str, dict]  # name of the runs -> "method" and its options
+    methods: dict[str, dict]  # name of the runs -> "method" and its options, perhaps "network" as well
+
+
+def of_method(
+    shared: dict,  # settings that the runs of a data set share
+    options: dict,  # of one method, from a block
+) -> dict:  # the settings of its runs
+    "A method's settings: its options, and what its network has other than the rest."
+    own = {name: options[name] for name in ("network",) if name in options}
+    objective = {name: value for name, value in options.items() if name not in own}
+    return merge(shared, own) | {"objective": objective}
 
 # %% ../nbs/07_config.ipynb #ec90653f
 def check_config(
@@ -167,9 +183,9 @@ def check_config(
         shared = {key: value for key, value in values.items() if key not in ("seeds", "methods")}
         runs = {key: value for key, value in values.items() if key in ("seeds", "methods")}
         try:
-            for method, objective in Block(**runs).methods.items():
+            for method, options in Block(**runs).methods.items():
                 names = {"profile": profile, "dataset": dataset, "method": method}
-                Settings(**names, seed=0, objective=objective, **shared)
+                Settings(**names, seed=0, **of_method(shared, options))
         except (ParameterError, TypeError) as error:
             raise ParameterError(f"profile {profile!r}, {dataset}: {error}") from None
 
@@ -224,7 +240,7 @@ def resolve_settings(
     fixed = sorted(names.keys() & changed)
     if fixed:
         raise ParameterError(f"{', '.join(fixed)} cannot be changed; name another run instead")
-    return Settings(**merge(values | names | {"objective": methods[method]}, changed))
+    return Settings(**merge(of_method(values, methods[method]) | names, changed))
 
 # %% ../nbs/07_config.ipynb #66dbe4c6
 def profile_runs(

@@ -24,7 +24,7 @@ from .core import NonNegative, ParameterError, Positive, PositiveInt
 from .core import data_root, random_stream, typed
 from .formats import MNIST_LARGEST, MNIST_SHA256, DataError
 from .formats import check_mnist, gunzip, open_array, read_bounded
-from .models import AutoEncoder, celeba_net, create, mnist_net, sine_net
+from .models import AutoEncoder, EncoderKind, Initial, celeba_net, create, mnist_net, sine_net
 
 # %% ../nbs/03b_data.ipynb #b11f26ee
 class Split(NamedTuple):
@@ -56,6 +56,8 @@ class Network:
     make: Callable[..., AutoEncoder]  # such as sine_net
     d_z: PositiveInt  # dimensions of the latent space
     width: Positive | None = None  # multiplies the channel counts, None for the default of `make`
+    initial: Initial = "pytorch"  # scheme of the first weights, see `models.initialise`
+    encoder: EncoderKind = "gaussian"  # "deterministic": posteriors are points, z is the mean
 
     def __post_init__(self):
         if self.width is not None and "width" not in inspect.signature(self.make).parameters:
@@ -66,12 +68,14 @@ class Network:
         d_z: int | None = None,  # dimensions of the latent space, None for the data set's
         width: float | None = None,  # multiplies the channel counts, None for the data set's
         generator: torch.Generator | None = None,  # CPU generator of the weights, None for one with seed 0
+        **options,  # other fields that are to differ: initial, encoder
     ) -> AutoEncoder:  # on the CPU, float32, in training mode
         """Create the network, freshly initialised."""
         sizes = {"d_z": d_z, "width": width}
-        chosen = replace(self, **{name: size for name, size in sizes.items() if size is not None})
+        chosen = replace(self, **{name: size for name, size in sizes.items() if size is not None}, **options)
         scaled = {} if chosen.width is None else {"width": chosen.width}
-        return create(chosen.make, generator, d_z=chosen.d_z, **scaled)
+        kinds = {"initial": chosen.initial, "encoder": chosen.encoder}
+        return create(chosen.make, generator, d_z=chosen.d_z, **scaled, **kinds)
 
 # %% ../nbs/03b_data.ipynb #5c197ce9
 def circle(
@@ -162,12 +166,13 @@ def build(
     d_z: int | None = None,  # dimensions of the latent space, None for the paper's
     width: float | None = None,  # multiplies the channel counts (celeba, teapot), None for the default
     generator: torch.Generator | None = None,  # CPU generator of the weights, None for one with seed 0
+    **options,  # initial, encoder: see `Network`
 ) -> AutoEncoder:  # on the CPU, float32, in training mode
     """The network for a data set, freshly initialised.
 
-    Raises `ParameterError` for an unknown data set, an impossible size, or a width that does not apply.
+    Raises `ParameterError` for unknown names, an impossible size, or a width that does not apply.
     """
-    return find_dataset(dataset).network(d_z, width, generator)
+    return find_dataset(dataset).network(d_z, width, generator, **options)
 
 # %% ../nbs/03b_data.ipynb #43bacf88
 class SineWaves(DataSet):
@@ -196,8 +201,10 @@ class SineWaves(DataSet):
     ) -> Split:  # x (n, 1, 256) float32; y (n, 3): frequency in Hz, phase in rad, amplitude
         """Draw waves."""
         y = torch.rand(n, 3, generator=generator) * torch.tensor([20.0, 2 * math.pi, 2.0])
-        x = self.clean(y)
-        x.add_(torch.randn(x.shape, generator=generator), alpha=self.noise_std)
+        x = torch.empty(n, 256)
+        for part, factors in zip(x.split(4096), y.split(4096)):  # no second copy of all waves
+            part.copy_(self.clean(factors))
+            part.add_(torch.randn(part.shape, generator=generator), alpha=self.noise_std)
         return Split(x[:, None], y)
 
     def read(self, split, n, seed, root) -> Split:

@@ -24,7 +24,7 @@ from wiseale_nb.aggregate import (
     sample_kl,
 )
 from .data import to_float
-from .models import reparameterize
+from .models import defined_widths, reparameterize
 from .objective import Likelihood, Objective
 from .tensors import checked_count, checked_generator, full_precision
 
@@ -142,7 +142,7 @@ def sample_metrics(
             noise = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
             nll = likelihood.nll(batch, model.decode(reparameterize(mu, log_var, noise)))
             mse = (batch - likelihood.mean(model.decode(mu))).square().flatten(1).mean(1)
-            columns.append(torch.stack([nll, mse, sample_kl(mu, log_var)], 1))
+            columns.append(torch.stack([nll, mse, sample_kl(mu, defined_widths(log_var))], 1))
     values = torch.cat(columns).double().cpu().numpy()
     table = pd.DataFrame(values, columns=["nll", "mse", "aevb_kl"])
     return table.assign(elbo=-table["nll"] - table["aevb_kl"])
@@ -203,6 +203,7 @@ def importance_log_likelihood(
     n_samples, max_rows = checked_count(n_samples, "n_samples"), checked_count(max_rows, "max_rows")
     x, generator = checked_data(x, objective.likelihood), checked_generator(generator)
     mu, log_var = posteriors(model, x, max_rows)
+    log_var = defined_widths(log_var)
     n_data, step = max(1, max_rows // n_samples), min(n_samples, max_rows)
     rounds = [min(step, n_samples - start) for start in range(0, n_samples, step)]
     estimates = []
@@ -233,8 +234,9 @@ def _mean_row(metric: str, values, unit: str) -> dict:
 
 def _aggregate_rows(mu: Tensor, log_var: Tensor, n_monte_carlo: int, generator) -> list[dict]:
     "Rows with the KL of the aggregate posterior to the prior and its two bounds."
+    lower, log_var = kl_moment_matched(mu, log_var), defined_widths(log_var)
     kl, error = kl_monte_carlo(mu, log_var, n_monte_carlo, generator, return_error=True)
-    upper, lower = kl_upper_bound(mu, log_var), kl_moment_matched(mu, log_var)
+    upper = kl_upper_bound(mu, log_var)
     if upper == math.inf:  # posteriors narrower or wider than float32 can hold
         upper = kl_upper_bound(mu.double(), log_var.double())
     return [
@@ -290,7 +292,7 @@ def _log_volumes(mu: Tensor, log_var: Tensor) -> tuple[float, float]:
     "Mean log volume of the posteriors, and log volume of their aggregate."
     second_moment = (mu.square() + log_var.exp()).mean(0).sum()  # tr S + |m|^2
     aggregate = 0.5 * (second_moment - mu.shape[1]) - kl_moment_matched(mu, log_var)
-    return 0.5 * log_var.sum(1).mean().item(), aggregate.item()
+    return 0.5 * defined_widths(log_var).sum(1).mean().item(), aggregate.item()
 
 # %% ../nbs/05_evaluation.ipynb #e2a09b84
 ACTIVE_VARIANCE = 0.01  # variance of the means above which an axis counts as active
@@ -308,7 +310,7 @@ def latent_geometry(
         shapes = f"{tuple(mu.shape)} and {tuple(log_var.shape)}"
         raise ValueError(f"mu and log_var need two rows or more and one shape; got {shapes}.")
     mu, log_var = mu.detach().cpu().double(), log_var.detach().cpu().double()
-    spread, width = mu.std(0, correction=0), (0.5 * log_var).exp().mean(0)
+    spread, width = mu.std(0, correction=0), (0.5 * defined_widths(log_var)).exp().mean(0)
     axes = pd.DataFrame({"mean_std": spread, "posterior_std": width, "spread_to_width": spread / width})
     by_axis = axes.rename_axis("axis").reset_index().melt("axis", var_name="metric").assign(unit="1")
 

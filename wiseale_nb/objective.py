@@ -44,6 +44,7 @@ class PriorTerm(torch.nn.Module):
     n_draws: ClassVar[int] = 0  # standard normal numbers per latent coordinate that it needs
     own_learning_rate: ClassVar[float | None] = None  # of its own network; None: the autoencoder's
     per_sample: ClassVar[bool] = False  # whether the divergence is a mean over samples, each by itself
+    reads_widths: ClassVar[bool] = True  # whether it needs log_var, which a deterministic encoder lacks
     group: ClassVar["torch.distributed.ProcessGroup | None"] = None  # that shares a batch; None: everybody
 
     def __post_init__(self):
@@ -338,6 +339,7 @@ class WAEMMD(Objective):
     label = "WAE-MMD"
     divergence_name = "mmd"
     n_draws = 1
+    reads_widths = False
     weight: Weight = 10.0  # lambda of the WAE paper
 
     def divergence(self, mu: Tensor, log_var: Tensor, z: Tensor, draws: Tensor | None = None) -> Tensor:

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TEXT', 'SMALL', 'TINY', 'MARK', 'SYMBOL', 'STYLE', 'METADATA', 'FORMATS', 'LOOKS', 'LABELS', 'SPARE_COLOURS',
            'SPARE_LINES', 'SPARE_MARKERS', 'DIGIT_COLOURS', 'INK', 'PALE', 'PAPER', 'INPUT', 'RULE', 'PRIOR',
-           'POSTERIOR', 'AGGREGATE', 'use_style', 'in_style', 'render', 'Picture', 'save_figure', 'Method',
-           'spare_look', 'look', 'in_order', 'add_note', 'check_columns', 'canvas', 'show_image', 'arrow', 'network']
+           'POSTERIOR', 'AGGREGATE', 'LIKELIHOODS', 'use_style', 'in_style', 'render', 'Picture', 'save_figure',
+           'Method', 'spare_look', 'look', 'in_order', 'likelihood_text', 'add_note', 'check_columns', 'canvas',
+           'show_image', 'arrow', 'network']
 
 # %% ../nbs/06_style.ipynb #900054f2
 import hashlib
@@ -98,7 +99,7 @@ def render(
     dpi: int = 200,  # pixels per inch; matters for "png" only
 ) -> bytes:  # content of the file
     "Draw a figure into memory, the same bytes every time; raises `ValueError` for another format."
-    if file_format not in METADATA:
+    if file_format not in list(METADATA):
         raise ValueError(f"unknown file format {file_format!r}; choose from {', '.join(METADATA)}")
     buffer = BytesIO()
     width, height = fig.get_size_inches()
@@ -193,16 +194,16 @@ def in_order(
 
 # %% ../nbs/06_style.ipynb #4699be57
 DIGIT_COLOURS = (
-    "#332288",
-    "#88CCEE",
-    "#117733",
-    "#DDCC77",
-    "#CC6677",
-    "#44AA99",
-    "#999933",
-    "#882255",
-    "#AA4499",
-    "#000000",
+    "#EFBF0C",
+    "#080269",
+    "#08AB6E",
+    "#1B578E",
+    "#08342E",
+    "#FCD2DA",
+    "#5C3907",
+    "#7C8602",
+    "#2FBAEC",
+    "#0F62E2",
 )  # index = digit class
 
 # %% ../nbs/06_style.ipynb #8e938c7c
@@ -212,6 +213,22 @@ PAPER = "#EEF2F7"  # networks
 INPUT = "#ABABAB"  # the data behind a reconstruction
 RULE = "#999999"  # thin lines that carry a scale
 PRIOR, POSTERIOR, AGGREGATE = "#14286E", "#D1342A", "#5BA8DC"  # the three densities, as in the paper
+
+# %% ../nbs/06_style.ipynb #886694b0
+LIKELIHOODS = {
+    "bernoulli": "Bernoulli pixels",
+    "gaussian": "squared error",
+    "sigmoid_gaussian": "squared error of sigmoid outputs",
+}  # name in config/ -> words
+
+
+def likelihood_text(
+    spec: str | dict,  # as in config/
+) -> str:  # such as "squared error, observation deviation 2"
+    "What a figure says of its likelihood."
+    options = spec if isinstance(spec, dict) else {"name": spec}
+    words = LIKELIHOODS.get(options["name"], options["name"])
+    return words + (f", observation deviation {options['std']:g}" if "std" in options else "")
 
 # %% ../nbs/06_style.ipynb #6ce56a5b
 def add_note(

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..config import load_config
+from ..data import find_dataset
 from ..evaluation import pareto_front
 from ..style import INK, MARK, SMALL, Picture, in_style, look
 
@@ -87,7 +88,8 @@ def draw_plane(
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xticks([0, 1, 3, 10, 30, 100], ["0", "1", "3", "10", "30", "100"])
     axis.minorticks_off()
-    axis.set_xlim(-0.15, 1.7 * rows[x].max())
+    axis.set_xlim(-0.25, 1.2 * (rows[x] + rows[f"{x}_error"]).max())
+    axis.margins(y=0.12)  # room for markers and numbers at the ends
 
 # %% ../../nbs/39_rate_distortion.ipynb #7f39ef7c
 TITLES = {
@@ -112,7 +114,7 @@ def draw_row(
     draw_plane(row[2], rows, ("aggregate", "information"), numbers=False)
     row[2].set_ylabel("information (nats)")
     for axis, (title, label) in zip(row, TITLES.items()):
-        axis.set_title(f"{name}: {title}", loc="left", fontsize=SMALL)
+        axis.set_title(f"{find_dataset(name).label}: {title}", loc="left", fontsize=SMALL)
         axis.set_xlabel(label)
 
 # %% ../../nbs/39_rate_distortion.ipynb #a5f2701a
