@@ -70,8 +70,10 @@ def refusals():
     cases["geometry of arrays"] = partial(latent_geometry, mu.numpy(), mu), TypeError, "mu must be a torch"
     cases["separation of one"] = partial(separation, mu[:1], mu[:1]), ValueError, "must be an integer >= 2"
     line = mu[:, :1]
-    cases["dci of one axis"] = partial(dci, line, mu), ValueError, "codes (N, d_z >= 2)"
-    cases["dci of one factor"] = partial(dci, mu, line), ValueError, "factors (N, n >= 2)"
+    factors = {"first": mu[:, 0].numpy(), "second": mu[:, 1].numpy()}
+    cases["dci of one axis"] = partial(dci, line, factors), ValueError, "codes (N, d_z >= 2)"
+    cases["dci of one factor"] = partial(dci, mu, {"a": factors["first"]}), ValueError, "factors (N, n >= 2)"
+    cases["dci of a tensor"] = partial(dci, mu, mu), TypeError, "must be a dict of arrays"
     cases["mig of one axis"] = partial(mig, line, mu), ValueError, "codes (N, d_z >= 2)"
     cases["mig of other lengths"] = partial(mig, mu, mu[:3]), ValueError, "got (8, 2) and (3, 2)"
     targets = {"a": np.arange(8)}
