@@ -25,6 +25,8 @@ from wiseale_nb.data import build, load
 from wiseale_nb.loss import make_objective
 from wiseale_nb.training import fit_stack
 
+pytestmark = pytest.mark.nightly
+
 EPOCHS = 6
 CHILDREN = multiprocessing.get_context(
     "forkserver"

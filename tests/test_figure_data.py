@@ -21,6 +21,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from wiseale_nb.config import resolve_settings
 from wiseale_nb.core import random_stream, read_csv
+from wiseale_nb.drawing import figure_1
 from wiseale_nb.data import Split, build, load, to_float
 from wiseale_nb.figures import figure_job, figure_runs, read_arrays, study_job
 from wiseale_nb.keys import data_code, notebook_code, study_key
@@ -63,11 +64,11 @@ def run_cells(job, until="job.write", without="nothing", **replaced):
     return names
 
 
-def compute(name, folder, **replaced):
-    """The data of a figure at the profile `smoke`; returns the runs they were computed from, by method."""
-    job = figure_job(name, profile="smoke", out=str(folder), redraw=False)
+def compute(name, folder, profile="smoke", **replaced):
+    """The data of a figure at a profile; returns the runs they were computed from, by method."""
+    job = figure_job(name, profile=profile, out=str(folder), redraw=False)
     keys = figure_runs(name, job.config)
-    runs = [Untrained(resolve_settings("smoke", *key), k) for k, key in enumerate(keys, 1)]
+    runs = [Untrained(resolve_settings(profile, *key), k) for k, key in enumerate(keys, 1)]
     run_cells(job, load_runs=lambda job: runs, **replaced)
     return {run.settings.method: run for run in runs}
 
@@ -82,7 +83,7 @@ def coded(network, x):
 def test_figure_1(tmp_path):
     """Posteriors of the first 64 held-out digits; the root of their aggregate's density; a reconstruction."""
     runs = compute("figure_1", tmp_path)
-    assert set(runs) == {"wae_mmd", "wiseale", "aevb", "beta_vae"}
+    assert set(runs) == {"wae_mmd", "wiseale", "wiseale_per_sample", "aevb", "beta_vae"}
     digits = load("mnist", "test", n=128, seed=0)
     x = digits.x / 255
     table = read_csv(tmp_path / "data/figure_1_posteriors.csv").set_index("method")
@@ -104,22 +105,40 @@ def test_figure_1(tmp_path):
         seen = image[::40, ::40].T.flatten()  # rows of the image are the second axis
         np.testing.assert_allclose(seen / seen.max(), root / root.max(), atol=0.01)
         assert image.max() == 1
-    rebuilt = coded(runs["wiseale"].network, x[:1])[2].sigmoid()[0, 0]
-    np.testing.assert_allclose(arrays["images"], 255 * torch.stack([x[0, 0], rebuilt]), atol=0.51)
+    rebuilt = coded(runs["wiseale_per_sample"].network, x[:64])[2].sigmoid()
+    errors = (rebuilt[:, None] - x[:64]).square().sum((2, 3, 4))
+    i = next((k for k in range(64) if errors[k].argmin() == k), 0)
+    np.testing.assert_allclose(arrays["images"], 255 * torch.stack([x[i, 0], rebuilt[i, 0]]), atol=0.51)
+
+
+def test_figure_1_of_points(tmp_path):
+    """A deterministic encoder's posteriors are points in the data and in the picture."""
+    runs = compute("figure_1", tmp_path, profile="pictured")
+    table = read_csv(tmp_path / "data/figure_1_posteriors.csv").set_index("method")
+    points = table.loc["wae_mmd"]
+    assert (points[["sigma_1", "sigma_2"]] < 1e-9).all(axis=None) and (table.loc["aevb"].sigma_1 > 1e-3).all()
+    x = load("mnist", "test", n=10000, seed=0).x[:64] / 255
+    mu, _, _ = coded(runs["wae_mmd"].network, x)
+    np.testing.assert_allclose(points[["mu_1", "mu_2"]], mu, 1e-4)
+    job = figure_job("figure_1", profile="pictured", out=str(tmp_path))
+    texts = [text.get_text() for ax in figure_1.draw(job).axes for text in ax.texts]
+    assert texts.count("points: a deterministic encoder") == 1
 
 
 def test_figure_5a(tmp_path):
-    """The waves nearest to the wanted ones, and each method's reconstruction of them with its error."""
+    """The waves nearest to the wanted ones, of the first seed, as the networks of all seeds rebuild them."""
     runs = compute("figure_5a", tmp_path)
     waves = read_csv(tmp_path / "data/figure_5a.csv")
-    assert set(waves.series) == {"input", *runs} and set(runs) == {"aevb", "beta_vae", "wiseale"}
+    assert set(runs) == {"aevb", "beta_vae", "wiseale", "wiseale_per_sample"}
+    assert set(waves.series) == {"input", *runs} and set(waves.seed) == {0, 1}
     x, y = load("sine", "test", n=128, seed=0)
     wanted = torch.tensor([[0.5, 1.5], [1.5, 1.0], [5.0, 0.2], [12.0, 0.4], [10.0, 1.0], [19.0, 1.5]])
     distance = ((y[:, [0, 2]] - wanted[:, None]) / torch.tensor([20.0, 2.0])).norm(dim=-1)
     picked = distance.argmin(1)
     shown = {"input": x[picked]} | {m: coded(run.network, x[picked])[2] for m, run in runs.items()}
     for name, values in shown.items():
-        rows = waves[waves.series == name]
+        seed = 0 if name == "input" else 1  # `compute` gives the last network of each method
+        rows = waves[(waves.series == name) & (waves.seed == seed)]
         np.testing.assert_allclose(rows.value, values.flatten(), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(rows.t, np.tile(np.arange(256) / 256, 6), rtol=1e-4)
         one_each = rows.drop_duplicates("wave")

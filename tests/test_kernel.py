@@ -23,6 +23,7 @@ from wiseale_tools.verify import worker_pool
 
 LONG = f"{'x' * 70}/with spaces"  # below a test's folder, whose path is long enough by itself
 
+PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem != "studies")
 FACTS = """import json, sys
 import matplotlib
 facts = {"python": sys.executable, "backend": matplotlib.get_backend(), "asserts": __debug__, "seed": seed,
@@ -162,7 +163,7 @@ def test_jobs_follow_no_profile_and_no_path_of_the_user(tmp_path, temporary, mon
     assert list((tmp_path / LONG).iterdir()) == []  # what Snakemake's other scheduler leaves behind
 
 
-@pytest.mark.parametrize("profile", ["paper", "quick", "smoke", "tenth"])
+@pytest.mark.parametrize("profile", PROFILES)
 def test_names_of_a_profile_are_those_that_the_library_knows(profile):
     names = {dataset: list(block["methods"]) for dataset, block in load_config(profile).items()}
     assert profile_methods(ROOT / "config", profile) == names
@@ -179,7 +180,7 @@ def no_kernel(monkeypatch):
 @pytest.mark.parametrize(
     "name, words, told",
     [
-        ("10_train", "profile huge", "unknown profile 'huge'; the profiles are paper, quick, smoke, tenth"),
+        ("10_train", "profile huge", f"unknown profile 'huge'; the profiles are {', '.join(PROFILES)}"),
         ("10_train", "profile ../settings", "unknown profile '../settings'"),
         ("10_train", "profile studies", "unknown profile 'studies'"),
         ("10_train", "dataset wave", "unknown data set 'wave'; profile 'quick' has sine, mnist"),

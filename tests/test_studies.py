@@ -8,6 +8,8 @@ from conftest import call
 
 from wiseale_nb.comparison import paired_test
 
+pytestmark = pytest.mark.nightly
+
 FORMS = ("pdf", "png", "svg")
 
 
@@ -261,6 +263,26 @@ def test_rate_distortion(tmp_path):
         points = list(zip(table[x], table.distortion))
         best = [not any(p != q and p[0] <= q[0] and p[1] <= q[1] for p in points) for q in points]
         assert table[front].tolist() == best and any(best)
+
+
+def test_weight_sweep(tmp_path):
+    """A network for each point and seed; a second call reads what the first has trained."""
+    done = study("43_weight_sweep", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"weight_sweep_smoke.{form}").stat().st_size > 5_000 for form in FORMS)
+    table = pd.read_csv(tmp_path / "data" / "weight_sweep_smoke.csv")
+    keys = ["likelihood", "network", "method", "weight", "seed"]
+    assert len(table) == len(table[keys].drop_duplicates()) == 16
+    assert table["ascribed"].between(1 / 64 - 0.001, 1).all() and table["overlap"].between(0, 1).all()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("weight_sweep_smoke/*/*.csv")}
+    assert len(kept) == 8
+    assert study("43_weight_sweep", tmp_path).returncode == 0
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
+
+
+def test_weight_sweep_refuses_networks(tmp_path):
+    done = study("43_weight_sweep", tmp_path, "-p", "changes", "{'networks': ['transformer']}")
+    assert done.returncode == 1 and "networks must be convolutional or perceptron" in done.stderr
 
 
 def test_rate_distortion_refuses_sizes(tmp_path):

@@ -341,7 +341,8 @@ def test_manifest_of_a_profile(tiny_project):
     assert manifest["config"]["sine"]["methods"] == {"aevb": {"method": "aevb"}}
     figure = manifest["figures"]["figure_5a"]
     assert figure["notebook"] == "nbs/25_figure_5.ipynb" and figure["data"] == ["data/figure_5a.csv"]
-    assert figure["runs"] == [f"sine/{method}/seed0" for method in ("aevb", "beta_vae", "wiseale")]
+    methods = ("aevb", "beta_vae", "wiseale", "wiseale_per_sample")
+    assert figure["runs"] == [f"sine/{method}/seed{seed}" for method in methods for seed in (0, 1)]
 
 
 def test_manifest_of_studies_has_their_sizes():

@@ -38,6 +38,8 @@ class Entry(NamedTuple):
     @property
     def pictures(self):
         """Names of the files that are drawn."""
+        if self.figure.page:
+            return [f"{self.stem}.html"]
         return [f"{self.stem}.{form}" for form in FORMATS] if self.figure.picture else []
 
     @property

@@ -241,11 +241,12 @@ def execute(notebook, running, values, log):
     )
 
 
-def run_notebook(notebook, output, values, log=False):
+def run_notebook(notebook, output, values, log=False, tell=True):
     """Execute a notebook in the current folder; `RuntimeError` that names the error if it fails.
 
     The executed copy appears under its name when it is whole. A notebook that fails is kept as
-    `*.failed.ipynb`, with the error in it. `log` passes on what the notebook prints, and shows a bar.
+    `*.failed.ipynb`, with the error in it. `log` passes on what the notebook prints, and shows a bar; `tell`
+    says at the end how long it took.
     """
     check_output(output)
     output = Path(output)
@@ -270,4 +271,5 @@ def run_notebook(notebook, output, values, log=False):
         finally:
             partial.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
-    print(f"{output}: done in {time.time() - started:.0f} s", flush=True)
+    if tell:
+        print(f"{output}: done in {time.time() - started:.0f} s", flush=True)

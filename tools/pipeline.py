@@ -15,10 +15,10 @@ from wiseale_nb.config import config_folder, load_config, load_studies, select
 from wiseale_nb.core import ParameterError
 from wiseale_nb.data import DATASETS
 from wiseale_nb.formats import DataError
-from wiseale_nb.style import FORMATS
 from wiseale_tools import CallError
 from wiseale_tools.compare import RULE, compare_drawn, compare_profile, compare_study
 from wiseale_tools.process import end_with_parent, exclusive_lock, own_commands_first
+from wiseale_tools.progress import Progress, trainings
 from wiseale_tools.publish import publish
 from wiseale_tools.readme import readme
 from wiseale_tools.reproduce import reproduce
@@ -26,20 +26,11 @@ from wiseale_tools.rules import analytic_entries, fetched, profile_entries, show
 from wiseale_tools.verify import redraw, verify
 
 
-def is_told(record):
-    """Whether a message of Snakemake is shown: warnings, errors, and how many jobs are done.
-
-    Not that the files of a failed job are as they were before: it has a line for each.
-    """
-    about_files = record.getMessage().startswith(("Restored previous version", "Cannot restore"))
-    important = record.levelno >= logging.WARNING and not about_files
-    return important or getattr(record, "event", None) == "progress"
-
-
-def run_snakemake(targets, jobs, root, cluster="", **config):
+def run_snakemake(targets, jobs, root, cluster="", progress=None, **config):
     """Make some targets in this process; returns Snakemake's exit code. The caller holds the lock.
 
     With a cluster, the folder of a profile that says how to send jobs there, `jobs` are those that run here.
+    `progress` says what happens.
 
     Its own locks stay behind when it is killed, so they are left out. What was running then is done again,
     and training goes on from its checkpoint.
@@ -49,9 +40,6 @@ def run_snakemake(targets, jobs, root, cluster="", **config):
     from wiseale_tools.kernel import SERVER, kernel_server
 
     own_commands_first()
-    logger = logging.getLogger("snakemake.logging")
-    if is_told not in logger.filters:
-        logger.addFilter(is_told)
     where = ["--local-cores", str(jobs), "--workflow-profile", str(Path(cluster).resolve())]
     where = where if cluster else ["--cores", str(jobs), "--workflow-profile", "none"]
     words = [*targets, *where, "--nolock", *default_options(root)]
@@ -59,11 +47,16 @@ def run_snakemake(targets, jobs, root, cluster="", **config):
     # Without its records Snakemake takes what is there as current; what is current is not trained again.
     words += [] if (root / ".snakemake/metadata").is_dir() else ["--forceall"]
     words += ["--config", *(f"{name}={value}" for name, value in config.items())]
-    with contextlib.chdir(root), kernel_server() as os.environ[SERVER]:
+    progress = progress or Progress({})
+    logger = logging.getLogger("snakemake.logging")
+    logger.addFilter(progress)
+    with contextlib.chdir(root), kernel_server() as os.environ[SERVER], progress:
         try:
             snakemake(words)
         except SystemExit as end:
             return end.code
+        finally:
+            logger.removeFilter(progress)
 
 
 def default_options(root):
@@ -89,8 +82,11 @@ def draw(target, jobs, root, profile, needed, cluster="", **config):
     files = [file for name in needed if name in settings for file in fetched(name, settings[name])]
     missing = [file for file in files if not Path(file).exists()]
     config = {"profile": profile, **config}
-    code = run_snakemake(missing, jobs, root, cluster, **config) if missing else 0
-    return code or run_snakemake([target], jobs, root, cluster, **config)
+    jobs_that_train = trainings(select(settings, config.get("datasets", "")), profile, root)
+    code = 0
+    for targets in ([missing] if missing else []) + [[target]]:
+        code = code or run_snakemake(targets, jobs, root, cluster, Progress(jobs_that_train), **config)
+    return code
 
 
 def check_supplied(config):
@@ -120,7 +116,8 @@ def show(entries, comparisons):
     """List what was drawn, and how it compares with what is committed."""
     for entry in entries:
         if entry.pictures:
-            print(f"{entry.made_in() / entry.stem}.{{{','.join(FORMATS)}}}")
+            endings = ",".join(Path(name).suffix[1:] for name in entry.pictures)
+            print(f"{entry.made_in() / entry.stem}.{f'{{{endings}}}' if ',' in endings else endings}")
     for comparison in comparisons:
         print(comparison.text)
     if any("spread" in comparison.text for comparison in comparisons):
@@ -189,28 +186,39 @@ def command_line():
     common.add_argument("--parent", type=int, metavar="PID", help="end when this process, the parent, ends")
     tasks = parser.add_subparsers(dest="task", required=True)
 
-    def add(name, help):
-        return tasks.add_parser(name, help=help, description=help, parents=[common])
+    def add(name, help, more=""):
+        description = f"{help[0].upper()}{help[1:]}. {more}".strip()
+        return tasks.add_parser(name, help=help, description=description, parents=[common])
+
+    profile = "a file in config/, such as smoke, quick or paper (default: quick)"
 
     brought = " and ".join(name for name in DATASETS if DATASETS[name].user_supplied)
     datasets = f"data sets, with spaces between (default: all but {brought})"
     cluster = "folder of a profile that sends jobs to a cluster, such as profiles/slurm (default: none)"
-    task = add("figures", "train what is missing, and draw the figures of a profile")
-    task.add_argument("profile", nargs="?", default="quick")
+    more = "All that it makes is in runs/, and a second call repeats only what has changed."
+    task = add("figures", "train what is missing, and draw the figures of a profile", more)
+    task.add_argument("profile", nargs="?", default="quick", help=profile)
     task.add_argument("--datasets", default="", help=datasets)
     task.add_argument("--cluster", default="", help=cluster)
-    task = add("studies", "run the studies beyond the paper")
-    task.add_argument("size", nargs="?", default="quick", help="one of config/studies.yaml")
+    task = add("studies", "run the studies beyond the paper", more)
+    task.add_argument("size", nargs="?", default="quick", help="one of config/studies.yaml (default: quick)")
     task.add_argument("--cluster", default="", help=cluster)
-    task = add("reproduce", "train a profile again from nothing, and compare with its committed data")
-    task.add_argument("profile", nargs="?", default="quick")
-    task = add("publish", "copy what was drawn to the committed figures, and record what it was made from")
+    more = "It works in a copy of the project, in runs/reproduce, and goes on there after an interruption."
+    task = add("reproduce", "train a profile again from nothing, and compare with its committed data", more)
+    task.add_argument("profile", nargs="?", default="quick", help=profile)
+    more = "For maintainers, after `figures`, `studies` or the benchmark, and a look at the pictures."
+    task = add(
+        "publish", "copy what was drawn to the committed figures, and record what it was made from", more
+    )
     task.add_argument("folder", help="below figures/: a profile, analytic, studies or bench")
     task.add_argument("--datasets", default="", help=datasets)
-    task = add("notebooks", "execute documentation notebooks in place")
+    more = "What they show is committed. Cells that are marked `eval: false` keep what they have."
+    task = add("notebooks", "execute documentation notebooks in place", more)
     task.add_argument("names", nargs="*", help="such as 24 or 24_figure_4 (default: all)")
-    add("verify", "draw every committed figure again, and compare the bytes")
-    add("redraw", "draw every committed figure again, in its place")
+    more = "It draws from the committed data, in a temporary folder, and trains nothing."
+    add("verify", "draw every committed figure again, and compare the bytes", more)
+    more = "For maintainers, after a change of the style. It trains nothing."
+    add("redraw", "draw every committed figure again, in its place", more)
     add("readme", "print README.md, which is made from nbs/index.ipynb")
     return parser
 

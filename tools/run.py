@@ -47,7 +47,7 @@ def command_line():
     parser.add_argument("-f", "--parameters_file", metavar="FILE", help="a file of them", **repeated)
     parser.add_argument("-k", "--kernel", choices=["python3"], help="for papermill's sake: no other exists")
     parser.add_argument("--list", action="store_true", help="list the notebook's parameters and exit")
-    parser.add_argument("--quiet", action="store_true", help="print only errors and one line at the end")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
     key = "what the notebook's data depend on; it draws from them if they were computed under the same key"
     parser.add_argument("--key", help=key)
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process, the parent, ends")
@@ -86,7 +86,7 @@ def run(args, given, parser):
     values = notebook.notebook_values(args.notebook, given)
     if args.key and not values["redraw"]:
         key_file.unlink(missing_ok=True)  # from here until the end the data are of no key
-    notebook.run_notebook(args.notebook, args.output, values, log=not args.quiet)
+    notebook.run_notebook(args.notebook, args.output, values, log=not args.quiet, tell=not args.quiet)
     if args.key:
         key_file.write_text(args.key)
 

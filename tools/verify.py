@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 
 from wiseale_nb.core import atomic_write
 from wiseale_nb.figures import draw_figure, figure_job, study_job
-from wiseale_nb.style import FORMATS
 from wiseale_tools.manifest import all_manifests, checksum, folder_files, save_manifest
 from wiseale_tools.process import short_temporary_folder
 
@@ -98,7 +97,8 @@ def verify(root, jobs=1):
     same = bool(figures)
     with worker_pool(jobs) as pool:
         for (name, manifest, _), wrong in zip(figures, pool.map(verify_figure, *zip(*figures))):
-            kinds = " ".join(FORMATS) if manifest["figures"][name]["files"] else "tables"
+            files = manifest["figures"][name]["files"]
+            kinds = " ".join(Path(file).suffix[1:] for file in files) or "tables"
             print(f"{manifest['profile']}/{name}  {kinds}  {'; '.join(wrong) or 'same'}", flush=True)
             same = same and not wrong
     for manifest in manifests.values():

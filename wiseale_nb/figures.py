@@ -19,17 +19,8 @@ import pandas as pd
 from safetensors.numpy import load_file, save
 
 from .config import load_config, load_sizes, profile_runs, read_yaml, select
-from wiseale_nb.core import (
-    ParameterError,
-    atomic_write,
-    ensure_writable,
-    project_root,
-    read_csv,
-    read_json,
-    reading,
-    typed,
-    write_csv,
-)
+from .core import ParameterError, atomic_write, ensure_writable, project_root, read_csv
+from .core import read_json, reading, typed, write_csv
 from .data import DATASETS, find_dataset
 from .runs import Run, load_run, machine, run_folder, runs_folder, versions
 
@@ -41,8 +32,10 @@ class Figure:
     notebook: str  # in nbs/, without its ending
     data: list[str] | dict = field(default_factory=list)  # files in data/, or a list for each size
     picture: bool = True  # False: tables only
+    page: bool = False  # what is drawn is an HTML page instead of pictures
     dataset: str | None = None  # the data set whose runs it reads; None if nothing is trained
-    methods: list[str] = field(default_factory=list)  # the methods of those runs
+    methods: list[str] = field(default_factory=list)  # the methods of those runs; none: all of them
+    also: list[str] = field(default_factory=list)  # more data sets, read as far as they were trained
     all_seeds: bool = False  # all seeds of the profile, or only the first
     every: bool = False  # instead: it reads all runs of all data sets that can be redistributed
     inputs: list[str] = field(default_factory=list)  # committed tables of others, below figures/
@@ -107,13 +100,13 @@ def find_figure(
 ) -> tuple[str, Figure]:  # the entry's name and content
     "Look an entry up; `ParameterError` that lists what there is."
     figures = load_figures()
-    if name not in figures:
+    if name not in list(figures):
         raise ParameterError(f"unknown figure {name!r}; valid: {', '.join(figures)}")
     if not dataset or dataset == figures[name].dataset:
         return name, figures[name]
     notebook = figures[name].notebook
     same = {f.dataset: (key, f) for key, f in figures.items() if f.notebook == notebook and f.dataset}
-    if dataset not in same:
+    if dataset not in list(same):
         raise ParameterError(f"unknown data set {dataset!r} of {notebook}; valid: {', '.join(same)}")
     return same[dataset]
 
@@ -140,9 +133,9 @@ def figure_runs(
         return [(sizes["dataset"], method, seed) for method in sizes["methods"] for seed in seeds]
     if figure.study or not figure.dataset:
         return []
-    seeds = config[figure.dataset]["seeds"]
-    seeds = seeds if figure.all_seeds else seeds[:1]
-    return [(figure.dataset, method, seed) for method in figure.methods for seed in seeds]
+    names = [figure.dataset, *(name for name in figure.also if name in config)]
+    seeds = {name: config[name]["seeds"][: None if figure.all_seeds else 1] for name in names}
+    return [(n, m, s) for n in names for m in figure.methods or config[n]["methods"] for s in seeds[n]]
 
 # %% ../nbs/07c_figures.ipynb #e35aafee
 def write_arrays(
@@ -312,20 +305,25 @@ def study_job(
 # %% ../nbs/07c_figures.ipynb #091fbe0c
 def run_note(
     job: FigureJob,  # of the figure or study notebook
-) -> str:  # such as "short runs, 2 seeds"; "" for the paper's profile and if there are no runs
+) -> str:  # such as "short runs, 2 seeds"; "" for runs of the paper's size and if there are none
     "What a figure says of its runs if they are not of the paper's size."
-    if job.profile == "paper" or job.figure.analytic:
+    figure, name = job.figure, job.figure.dataset
+    sizes = [[c[name][k] for k in ("n_train", "epochs")] for c in (job.config, load_config("paper")) if name]
+    if job.profile == "paper" or figure.analytic or (name and sizes[0] == sizes[1]):
         return ""
-    if job.figure.every:
-        runs = job.read_table(f"{job.stem}_runs")
+    if figure.every:
+        seeds = job.read_table(f"{job.stem}_runs").groupby("dataset")["seed"].nunique()
+    elif job.size:
+        seeds = [
+            len(
+                {run[2] for run in figure_runs(job.name, job.config, job.sizes)} or job.sizes.get("seeds", [])
+            )
+        ]
     else:
-        runs = pd.DataFrame(
-            figure_runs(job.name, job.config, job.sizes), columns=["dataset", "method", "seed"]
-        )
-    seeds = runs.groupby("dataset")["seed"].nunique()
-    least, most = (seeds.min(), seeds.max()) if len(seeds) else 2 * [len(job.sizes.get("seeds", []))]
-    number = f"{least}" if least == most else f"{least} to {most}"
-    return f"short runs, {number} seed{'s' if most > 1 else ''}" if most else ""
+        tables = [job.read_table(Path(f).stem) for f in figure.data_files(job.name) if f.endswith(".csv")]
+        seeds = [max((t["seed"].nunique() for t in tables if "seed" in t), default=1)]
+    number = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
+    return f"short runs, {number} seed{'s' if max(seeds) > 1 else ''}" if max(seeds) else ""
 
 # %% ../nbs/07c_figures.ipynb #a1253bc6
 def load_runs(
@@ -333,14 +331,17 @@ def load_runs(
 ) -> list[Run]:  # in the order of `figure_runs`
     "Read the runs a figure is drawn from; `ParameterError` that says what is missing if one is not whole."
     runs = figure_runs(job.name, job.config, job.sizes)
-    return [load_run(run_folder(job.runs, *run)) for run in runs]
+    folders = [(run[0] in job.figure.also, run_folder(job.runs, *run)) for run in runs]
+    return [load_run(path) for optional, path in folders if not optional or (path / "run.json").is_file()]
 
 # %% ../nbs/07c_figures.ipynb #0c1ea53c
 def draw_figure(
     job: FigureJob,  # of the figure or study notebook
-):  # the matplotlib figure
+):  # the matplotlib figure, or of a page its path
     "Draw a figure from its data, save it as `job.out/<stem>.*`, and return it for display."
     drawing = importlib.import_module(f"wiseale_nb.drawing.{job.figure.module}")
+    if job.figure.page:
+        return atomic_write(job.out / f"{job.stem}.html", drawing.draw(job))
     style = importlib.import_module("wiseale_nb.style")
     figure = style.add_note(drawing.draw(job), run_note(job))
     style.save_figure(figure, job.out, job.stem)
