@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 
 import nbformat
 import psutil
@@ -76,7 +77,9 @@ def started(folder, env):
     """A runner whose notebook sleeps, and the process number of its kernel."""
     words = notebook(folder, SLEEP)
     env, pipe = environment(folder) | env, subprocess.PIPE
-    runner = subprocess.Popen([BIN / words[0], *words[1:]], cwd=folder, env=env, stderr=pipe, text=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+    words = [BIN / words[0], *words[1:]]
+    runner = subprocess.Popen(words, cwd=folder, env=env, stderr=pipe, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 60
     while not (folder / "up").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
