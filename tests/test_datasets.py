@@ -17,7 +17,7 @@ from wiseale_tools.manifest import read_manifest
 from wiseale_tools.verify import unlisted, verify_figure
 
 # One worker runs them all, so that the project is copied and the teapots are rendered once.
-pytestmark = pytest.mark.xdist_group("datasets")
+pytestmark = [pytest.mark.xdist_group("datasets"), pytest.mark.nightly]
 TEAPOT = ("figure_5b_teapot", "figure_teapot_traversal")
 
 

@@ -4,10 +4,13 @@ import sys
 
 import nbformat
 import pandas as pd
+import pytest
 import yaml
 from conftest import call
 
 from wiseale_tools.manifest import read_manifest
+
+pytestmark = pytest.mark.nightly
 
 METHOD = """#| export
 @typed

@@ -35,6 +35,7 @@ draw_figure(figure_job("figure_4", out=sys.argv[1]))
 """
 
 
+@pytest.mark.nightly
 def test_verify_finds_the_committed_figures_the_same():
     done = call("wiseale-pipeline", "verify", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
