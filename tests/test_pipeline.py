@@ -398,7 +398,7 @@ def test_studies_are_rules_too(drawn):
     found -= {"fetch_mnist"}  # if it is not there
     trained = {"train_mnist_aevb", "train_mnist_wae_mmd"}
     assert trained | {"likelihood_mnist_smoke", "sensitivity_smoke"} < found
-    assert len(found) == 2 + 9 + 1 and "wiseale" not in " ".join(found)
+    assert len(found) == 2 + 10 + 1 and "wiseale" not in " ".join(found)
     done = call("wiseale-pipeline", "studies", "huge", cwd=drawn[0])
     assert done.returncode == 1 and "the sizes are quick, longer, paper, smoke" in done.stderr
 
