@@ -59,7 +59,8 @@ def add_cell(path, source):
 def add_settings(project):
     """A profile with the new data set alone, for which the new method and two others are trained."""
     sine = yaml.safe_load((project / "config/paper.yaml").read_text())["sine"]
-    sizes = {"n_train": 256, "n_test": 64, "epochs": 2, "n_importance": 4, "n_posteriors": 64, "seeds": [0]}
+    sizes = {"n_train": 256, "n_test": 64, "epochs": 2, "n_importance": 4, "n_posteriors": 64}
+    sizes |= {"seeds": [0], "compiled": False}
     methods = {name: sine["methods"][name] for name in ("aevb", "wiseale")}
     methods["ridge"] = {"method": "ridge", "weight": 0.5}
     square = sine | sizes | {"data": {"periods": 3}, "methods": methods}

@@ -161,7 +161,7 @@ def test_killed_pipeline_ends_with_the_same_bytes(tmp_path, kills):
     start = time.monotonic()
     assert call(*MAKE, "figures", cwd=project).returncode == 0
     seconds, whole = time.monotonic() - start, files()
-    assert len(whole) > 15
+    assert len(whole) >= 15  # weights of ten runs, data of three figures
     for round_ in range(2):
         shutil.rmtree(project / "runs/mini")
         codes = [

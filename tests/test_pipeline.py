@@ -33,6 +33,7 @@ def small_profile():
         "epochs": 12,
         "n_importance": 4,
         "n_posteriors": 64,
+        "compiled": False,
         "seeds": [0, 1],
     }
     return yaml.safe_dump({"sine": paper | sizes}, sort_keys=False)
