@@ -284,13 +284,13 @@ def train_epoch(
     xs: list[Tensor],  # (N, *x_shape) training set of each network, on the device
 ) -> list[Tensor]:  # (N // M, 6) values of `TERMS` at each step, for each network
     "One pass over the data in random order; updates the networks in place."
-    size, d_z, trace = stack.batch_size, stack.models[0].d_z, []
+    size, d_z, every, trace = stack.batch_size, stack.models[0].d_z, stack.report_every, []
     orders = [torch.randperm(len(x), generator=g, device=x.device) for x, g in zip(xs, stack.shuffles)]
     with stack.of_network.active():
         for start in range(0, len(xs[0]) - size + 1, size):
             batch = join([x.index_select(0, order[start : start + size]) for x, order in zip(xs, orders)])
             noise = join([step_noise(stack.objectives[0], size, d_z, g) for g in stack.noises])
-            values = stack.update(batch, noise, report=len(trace) % stack.report_every == 0)
+            values = stack.update(batch, noise, report=len(trace) % every == 0)
             trace.append(values.clone())  # a CUDA graph writes the next ones to the same place
     return stack.split(trace)
 
