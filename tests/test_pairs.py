@@ -1,5 +1,6 @@
 """Compiled loops over pairs: tested for what tiles are tested for, and their machine code on disk."""
 
+import gc
 import math
 import os
 import subprocess
@@ -193,13 +194,14 @@ def tiny(tmp_path, text="y[0] = x[0] + 1"):
     """A kernel of a source file that can be rewritten."""
     source = tmp_path / "source.py"
     source.write_text(f"def tiny(x, y):\n    {text}\n")
-    scope = {}
+    scope = {"__name__": __name__}  # machine code on disk names the module of its function, which is imported
     exec(compile(source.read_text(), source, "exec"), scope)
     return loops.Kernel(scope["tiny"])
 
 
 def run(kernel):
     x, y = torch.zeros(2, 1)
+    gc.collect()  # what numba keeps of kernels that are gone, as long as nothing is collected
     kernel(x.numpy(), y.numpy())
     stats = kernel.compiled.stats
     return y.item(), sum(stats.cache_hits.values()) if stats.cache_path else None
