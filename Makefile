@@ -37,7 +37,7 @@ help:
 	@echo "make reproduce [PROFILE=...] [JOBS=n]              train again from nothing and compare with the committed data"
 	@echo "make notebooks [NB=\"24 07_config\"]                 execute notebooks in place, all or some, for what they show"
 	@echo "make test                                          what checks the project in minutes, after each change"
-	@echo "make nightly                                       the rest: pipeline, studies, kills, compiled steps, a cluster"
+	@echo "make nightly                                       the rest: pipeline, studies, kills, compiled steps, kernels, a cluster"
 	@echo "make test-pythae                                   run what needs pythae, Lightning or a cluster's plugins, in the environment of make bench"
 	@echo "make faults                                        kill training and the pipeline at random moments, 30 + 14 times"
 	@echo "make bench                                         measure against other libraries; needs a C++ compiler"

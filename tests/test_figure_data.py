@@ -25,6 +25,8 @@ from wiseale_nb.drawing import figure_1
 from wiseale_nb.data import Split, build, load, to_float
 from wiseale_nb.figures import figure_job, figure_runs, read_arrays, study_job
 from wiseale_nb.keys import data_code, notebook_code, study_key
+from wiseale_nb.models import create, mnist_net, mnist_perceptron
+from wiseale_nb.representation import separation
 
 
 def stream(seed=0):
@@ -121,8 +123,12 @@ def test_figure_1_of_points(tmp_path):
     mu, _, _ = coded(runs["wae_mmd"].network, x)
     np.testing.assert_allclose(points[["mu_1", "mu_2"]], mu, 1e-4)
     job = figure_job("figure_1", profile="pictured", out=str(tmp_path))
-    texts = [text.get_text() for ax in figure_1.draw(job).axes for text in ax.texts]
-    assert texts.count("points: a deterministic encoder") == 1
+    axes = [ax for ax in figure_1.draw(job).axes if "points: a deterministic encoder" in texts_of(ax)]
+    assert len(axes) == 1 and "WAE" in axes[0].get_title("left") and not axes[0].child_axes  # no inset
+
+
+def texts_of(ax):
+    return [text.get_text() for text in ax.texts]
 
 
 def test_figure_5a(tmp_path):
@@ -187,9 +193,12 @@ def test_figure_5b(tmp_path, teapots):
     """Eight pictures by their factors, none of them twice, and what each method makes of them."""
     load_, asked, pixels, factors = teapots
     runs = compute("figure_5b_teapot", tmp_path, load=load_, dataset="teapot")
-    assert asked[-1] == (("teapot", "test"), {"n": 64, "seed": 0})
+    assert asked[-2:] == [
+        (("teapot", split), {"n": n, "seed": 0}) for split, n in (("test", 64), ("train", 256))
+    ]
     arrays = read_arrays(tmp_path / "data/figure_5b_teapot.safetensors")
-    assert set(arrays) == {"input", "factors", "aevb", "wae_mmd", "wiseale"}
+    pictures = {"input", "pca", "aevb", "wae_mmd", "wiseale"}
+    assert set(arrays) == pictures | {f"nearest_{name}" for name in pictures} | {"factors"}
     rows = [int((factors == torch.tensor(row)).all(1).nonzero()) for row in arrays["factors"]]
     assert len(set(rows)) == 8 and (arrays["input"] == pixels[rows].numpy()).all()
     red = factors[rows[0]]  # the first target: azimuth 0 and elevation 20 degrees, pure red
@@ -200,6 +209,10 @@ def test_figure_5b(tmp_path, teapots):
     for method, run in runs.items():
         expected = as_bytes(coded(run.network, pixels[rows] / 255)[2])
         np.testing.assert_allclose(arrays[method], expected, atol=0.51)
+    # The fake training images are the held-out ones: noise, of which ten components explain little.
+    assert np.allclose(arrays["nearest_input"], 0, atol=1e-6) and (arrays["nearest_pca"] > 0.01).all()
+    errors = [((arrays[name] / 255.0 - pixels[rows].numpy() / 255.0) ** 2).mean() for name in ("pca", *runs)]
+    assert errors[0] < min(errors[1:])
 
 
 def test_teapot_traversal(tmp_path, teapots):
@@ -460,3 +473,47 @@ def test_rate_distortion(tmp_path):
             assert given == row.weight
         expected = 3 * job.config["mnist"]["learning_rate"] * math.sqrt(row.M / 64)
         assert settings.learning_rate == pytest.approx(expected)
+
+
+def test_weight_sweep(tmp_path):
+    """Each point weighs its divergence by b, and is measured on the seed's held-out digits."""
+    fitted, networks = [], []
+
+    def fit_stack(models, objective, x, test, seeds, learning_rate, epochs, batch_size, **how):
+        for k, (model, seed) in enumerate(zip(models, seeds)):
+            fresh = create(NETWORKS[len(fitted) // 4], random_stream(seed, "init"), d_z=2)
+            assert all(map(torch.equal, model.parameters(), fresh.parameters()))
+            spread = (500, 100)[len(fitted) // 4] + 10 * (len(fitted) + k)
+            list(model.encoder.mu_head.parameters())[-2].data *= spread
+            model.encoder.log_var_head.bias.data -= 2  # posteriors overlap in part, in each network otherwise
+        networks.extend(model.eval() for model in models)
+        fitted.append((objective, x, seeds, learning_rate, epochs, batch_size))
+
+    NETWORKS = mnist_net, mnist_perceptron
+    changes = TWO | {"n_test": 128}  # two groups of 64
+    job = study_job("weight_sweep", size="smoke", changes=changes, out=str(tmp_path), redraw=False)
+    run_cells(job, fit_stack=fit_stack)
+    train = [load("mnist", "train", n=256, seed=seed).x for seed in (3, 5)]
+    for objective, x, *how in fitted:
+        assert all(map(torch.equal, x, train)) and how == [[3, 5], pytest.approx(0.002), 1, 64]
+        assert objective.likelihood.name == "sigmoid_gaussian"
+    table = read_csv(tmp_path / "data/weight_sweep_smoke.csv")
+    asked = [(o.name, float(o.weight)) for o, *_ in fitted for _ in range(2)]
+    assert list(zip(table.method, table.weight)) == asked
+    assert sorted(set(asked)) == [(m, w) for m in ("beta_vae", "wiseale") for w in (0.125, 4.0)]
+    assert table.network.tolist() == ["convolutional"] * 8 + ["perceptron"] * 8
+    assert table.seed.tolist() == [3, 5] * 8
+    for network, row in zip(networks, table.itertuples(), strict=True):
+        x = load("mnist", "test", n=128, seed=row.seed).x
+        mu, sigma, decoded = coded(network, to_float(x))
+        error = (decoded.sigmoid() - to_float(x)).square().flatten(1).sum(1).mean().item()
+        assert row.rate == pytest.approx(mean_kl(network, x), rel=1e-4)
+        assert row.squared_error == pytest.approx(error, rel=1e-4)
+        own, overlaps = [], []
+        for m, s in zip(mu.double().split(64), sigma.double().split(64)):
+            parts = Independent(Normal(m, s), 1)
+            log_q = parts.log_prob(parts.sample((100,))[:, :, None])  # of each draw under all posteriors
+            own.append(log_q.softmax(-1).diagonal(dim1=1, dim2=2).mean().item())
+            overlaps.append(separation(m, 2 * s.log())["neighbour_overlap"])
+        assert row.ascribed == pytest.approx(np.mean(own), abs=0.05) and 0.05 < np.mean(own) < 0.95
+        assert row.overlap == pytest.approx(np.mean(overlaps), rel=1e-4)

@@ -15,10 +15,12 @@ FOLDERS = {
     "quick": "claims figure_1 figure_5a figure_5b_teapot figure_6 figure_teapot_traversal",
     "paper": "claims figure_1 figure_5a figure_6",
     "tenth": "claims figure_5a figure_6",
-    "pictured_quick": "claims figure_1",
+    "pictured": "claims figure_1",
+    "pictured_quick": "claims figure_5a figure_6",
     "analytic": "figure_2 figure_3 figure_4",
-    "studies": "beta_vae beta_vae_paper cited_methods how_wrong learning_with_eq15 likelihood_mnist_quick "
-    "likelihood_mnist_paper minibatch_bias rate_distortion rate_distortion_paper tighter_bound weight_sweep",
+    "studies": "bank beta_vae beta_vae_paper cited_methods how_wrong learning_with_eq15 "
+    "likelihood_mnist_quick likelihood_mnist_paper minibatch_bias rate_distortion rate_distortion_paper "
+    "slack teapot_plateau tighter_bound weight_sweep when_it_matters",
     "bench": "bench cost_curve",
 }
 UGLY = """font.size: 30

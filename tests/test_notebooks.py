@@ -6,9 +6,17 @@ import pytest
 from conftest import ROOT, call
 
 MODULE_NOTEBOOKS = sorted(p.name for p in (ROOT / "nbs").glob("[05]*.ipynb"))
+NIGHTLY = {
+    "00b_kernels.ipynb": "kernels of a GPU, in Triton's slow interpreter",
+    "01c_distributed.ipynb": "four processes; test_distributed.py has two and four in any case",
+}
 
 
-@pytest.mark.parametrize("name", MODULE_NOTEBOOKS)
+def marked(name):
+    return pytest.param(name, marks=pytest.mark.nightly if name in NIGHTLY else ())
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in MODULE_NOTEBOOKS])
 def test_module_notebook(name):
     if name == "51_pythae.ipynb" and not importlib.util.find_spec("pythae"):
         pytest.skip(

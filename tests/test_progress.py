@@ -63,6 +63,7 @@ def test_on_a_terminal_each_start_and_the_epochs(jobs, tmp_path):
 def test_epochs_do_not_go_back_when_the_run_is_measured(jobs, tmp_path):
     progress = Progress(jobs, Terminal())
     begin(progress)
+    save(tmp_path, 2)
     save(tmp_path, 3)
     assert progress.part("train_mnist_aevb") == 0.75
     for file in tmp_path.glob("checkpoint/0a/*"):
@@ -77,6 +78,39 @@ def test_the_estimate_is_in_proportion(jobs, monkeypatch):
     send(progress, "job_finished", job_id=2)
     monkeypatch.setattr("time.monotonic", lambda: progress.started + 180)
     assert progress.left() == ", about 20 s left"
+
+
+def test_the_estimate_counts_epochs(jobs, tmp_path, monkeypatch):
+    """45 of 100 expected seconds, half of what the run takes, took 180: the other 55 take 220."""
+    progress = Progress(jobs, io.StringIO())
+    begin(progress)
+    save(tmp_path, 2)
+    monkeypatch.setattr("time.monotonic", lambda: progress.started + 180)
+    assert progress.left() == ", about 4 min left"
+
+
+def test_data_and_targets(jobs):
+    """A script's job has a name in words, and is not counted in the estimate; a target has no line."""
+    progress = Progress(jobs, out := io.StringIO())
+    send(progress, "run_info", stats={"fetch_mnist": 1, "all": 1, "figure_1": 1, "total": 3})
+    for job, name in enumerate(("fetch_mnist", "all")):
+        send(progress, "job_info", jobid=job, rule_name=name)
+        send(progress, "job_finished", job_id=job)
+    assert out.getvalue() == "data of mnist: done in 0 s (1 of 3)\n" and progress.spent == 0
+
+
+def test_the_changing_line_fits_the_terminal_and_is_cleared(jobs, monkeypatch):
+    """It is written again each second until the end, and nothing of it is left under a message."""
+    monkeypatch.setenv("COLUMNS", "20")
+    progress = Progress(jobs, out := Terminal())
+    begin(progress)
+    ticks = iter((False, False, True))
+    monkeypatch.setattr(progress.ended, "wait", lambda seconds: next(ticks))
+    start = len(out.getvalue())
+    progress.watch()
+    assert out.getvalue()[start:] == 2 * "\r\033[K[0 of 3] mnist/aevb\r"
+    progress.say("done")
+    assert out.getvalue().endswith("\r\r\033[Kdone\n")
 
 
 def test_a_failed_job_is_no_longer_under_way(jobs):
@@ -100,6 +134,9 @@ def test_the_manifest_says_how_long_training_took():
     assert epochs == load_config("quick")["mnist"]["epochs"] and before not in (0, 60.0)
 
 
-@pytest.mark.parametrize("seconds, words", [(3, "3 s"), (240, "4 min"), (7200, "2.0 h")])
+SECONDS = {3: "3 s", 89: "89 s", 91: "2 min", 240: "4 min", 5399: "90 min", 5400: "1.5 h", 7200: "2.0 h"}
+
+
+@pytest.mark.parametrize("seconds, words", SECONDS.items())
 def test_durations(seconds, words):
     assert in_words(seconds) == words

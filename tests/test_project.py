@@ -144,7 +144,9 @@ def test_library_stands_without_its_tools():
 
 IMPORTS = """
 import importlib, os, sys
-import matplotlib.pyplot, pandas, pydantic, torch  # once for all; nothing of the project is loaded here
+import matplotlib.pyplot
+from wiseale_tools.kernel_server import load_libraries
+load_libraries()  # once for all, and nothing of wiseale_nb
 for module in sys.argv[1:]:
     if os.fork() == 0:
         try:
@@ -166,6 +168,7 @@ def imported_alone():
     return dict(line.split(": ", 1) for line in done.stdout.splitlines())
 
 
+@pytest.mark.xdist_group("imports")  # one worker: the fixture takes 20 s
 @pytest.mark.parametrize("module", MODULES)
 def test_module_imports_alone(module, imported_alone):
     """A name that only the notebook has makes the exported module fail, in a new process."""

@@ -285,6 +285,51 @@ def test_weight_sweep_refuses_networks(tmp_path):
     assert done.returncode == 1 and "networks must be convolutional or perceptron" in done.stderr
 
 
+def test_slack(tmp_path):
+    """Two weights of each objective around its predicted boundary; a second call trains nothing."""
+    done = study("45_slack", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"slack_smoke.{form}").stat().st_size > 5_000 for form in FORMS)
+    table = pd.read_csv(tmp_path / "data" / "slack_smoke.csv")
+    assert len(table) == (2 + 2 * 2) * 2 * 2 and (table["rate"] >= 0).all()
+    assert ((table["larger"] + table["smaller"]) / table["rate"] - 1).abs().max() < 1e-3
+    variance = json.loads((tmp_path / "data" / "slack_smoke.json").read_text())["variances"][0]
+    prices = table["objective"].map({"vae": 1.0}).fillna((1 + 1 / table["M"]) / 2)
+    prices[table["objective"] == "upper"] = 1 / table["M"]
+    assert (table["weight"] / (table["factor"] * variance / prices) - 1).abs().max() < 0.01
+    linear = pd.read_csv(tmp_path / "data" / "slack_smoke_linear.csv").set_index(["objective", "M"])
+    heavy = linear[linear["weight"] == 4096]
+    assert (heavy["from_heap"] < 0.01).all() and heavy.loc[("upper", 32), "from_apart"] > 0.5
+    assert (heavy.loc["pairwise", "from_apart"] < 0.01).all()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("slack_smoke/*/*.csv")}
+    assert study("45_slack", tmp_path).returncode == 0
+    assert kept and all(path.stat().st_mtime_ns == at for path, at in kept.items())
+
+
+@pytest.mark.parametrize("given", ["{'bounds': ['joint']}", "{'sizes': [24]}"])
+def test_slack_refuses_sizes(tmp_path, given):
+    done = study("45_slack", tmp_path, "-p", "changes", given)
+    assert done.returncode == 1 and "make whole epochs of the steps" in done.stderr
+
+
+def test_when_it_matters(tmp_path):
+    """Eq. 21 is below the VAE's term at high rates; free posteriors are better than random ones."""
+    done = study("46_when_it_matters", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"when_it_matters_smoke.{form}").stat().st_size > 5_000 for form in FORMS)
+    cost, free = (
+        pd.read_csv(tmp_path / "data" / f"when_it_matters_smoke{name}.csv") for name in ("", "_free")
+    )
+    assert (free.set_index("M")["cost"] < cost.groupby("M")["cost"].min()).all()
+    high = cost[cost["rate"] > 6]
+    assert len(high) and (high["cost"] < high["rate"]).all()
+
+
+def test_when_it_matters_refuses_sizes(tmp_path):
+    done = study("46_when_it_matters", tmp_path, "-p", "changes", "{'sizes': [16]}")
+    assert done.returncode == 1 and "the networks' batch size among them" in done.stderr
+
+
 def test_rate_distortion_refuses_sizes(tmp_path):
     done = study("39_rate_distortion", tmp_path, "-p", "changes", "{'sizes': [16, 1024]}")
     assert done.returncode == 1 and "to n_train" in done.stderr

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['CURVES', 'reported', 'curve_values', 'own_loss', 'grid_losses', 'latent', 'wave_errors', 'picture_ratios',
-           'per_sample', 'measure_run', 'paired_differences', 'run_facts', 'write_tables']
+           'colour_values', 'per_sample', 'measure_run', 'paired_differences', 'run_facts', 'write_tables']
 
 # %% ../nbs/07e_claims_measure.ipynb #e1f536a3
 from itertools import combinations
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from .claims import read_claims
 from .config import build_objective
@@ -18,6 +18,7 @@ from .core import random_stream
 from .data import DATASETS, SineWaves, Split, load, to_float
 from .evaluation import posteriors, reconstruct, sample_metrics
 from .figures import FigureJob, figure_runs
+from .pictures import colour_correlation, pca_reconstruction
 from .representation import band_power, compactness, dci, gradient_magnitude, mig
 from .representation import neighbour_scores, separation, sine_errors, smoothness, tiling
 from .runs import Run, load_run, run_folder
@@ -129,6 +130,19 @@ def picture_ratios(
     gradients = gradient_magnitude(reconstruction) / gradient_magnitude(x)
     return pd.DataFrame({"gradient_ratio": gradients.numpy(), "detail_ratio": (fine / fine_x).numpy()})
 
+# %% ../nbs/07e_claims_measure.ipynb #0ddfcf31
+def colour_values(
+    run: Run,
+    model: nn.Module,  # the run's network
+    x: Tensor,  # (N, 3, height, width) held-out pictures
+) -> dict[str, float]:  # over_pca, colour_correlation
+    "Reconstructions of coloured pictures against a linear map, and their colours."
+    s, likelihood = run.settings, build_objective(run.settings).likelihood
+    known = load(s.dataset, "train", n=s.n_train, seed=s.seed, **s.data).x[:4000]
+    seen, linear, given = reconstruct(model, x, likelihood), pca_reconstruction(known, x, s.d_z), to_float(x)
+    over = (seen - given).square().mean() / (linear - given).square().mean()
+    return {"over_pca": over.item(), "colour_correlation": colour_correlation(seen, given)}
+
 # %% ../nbs/07e_claims_measure.ipynb #1b4b07be
 def per_sample(
     run: Run,
@@ -158,6 +172,7 @@ def measure_run(
     means = samples.drop(columns=["nll", "mse", "elbo"]).mean().to_dict()
     if "low_mse" in means:
         means["low_to_high"] = means["low_mse"] / means["high_mse"]
+    means |= colour_values(run, model, split.x) if split.x.ndim == 4 and split.x.shape[1] == 3 else {}
     return reported(run) | latent(run, model, split) | means, samples
 
 # %% ../nbs/07e_claims_measure.ipynb #bf9dda68

@@ -147,22 +147,17 @@ class SeedStack:
         "Why steps are not recorded; empty if they are."
         return self.functions.obstacle
 
-    def update(
-        self,
-        x: Tensor,  # a batch, or one for each network
-        noise: Tensor,  # likewise
-        report: bool = True,  # False: Eq. 21 may be left out, see `algorithm.report_every`
-    ) -> Tensor:  # (6,) or (S, 6) values of `TERMS`
-        "Move the parameters by one step."
+    def update(self, x: Tensor, noise: Tensor, report: bool = True) -> Tensor:
+        """Move the parameters by one step; returns (6,) or (S, 6) values of `TERMS`.
+
+        `x` and `noise` are a batch, or one for each network. Without `report` Eq. 21 may be left out.
+        """
         step = self.functions.step if report else self.functions.quiet
         move = self.compiled or step_and_adam(step)
         return move(self.parameters, self.optimiser, x, noise)
 
-    def split(
-        self,
-        trace: list[Tensor],  # (6,) or (S, 6) for each step
-    ) -> list[Tensor]:  # (steps, 6) for each network
-        "The terms of each network."
+    def split(self, trace: list[Tensor]) -> list[Tensor]:
+        "The terms of each network, (steps, 6), from (6,) or (S, 6) for each step."
         trace = torch.stack(trace)
         return [trace] if len(self.models) == 1 else list(trace.unbind(1))
 

@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['GUARD', 'PLUMBING', 'hash_of', 'notebook_code', 'changes', 'data_code', 'notebook_key', 'study_datasets',
-           'study_classes', 'data_key', 'study_key', 'picture_key', 'figure_key']
+           'study_classes', 'data_key', 'study_key', 'kept_rows', 'picture_key', 'figure_key']
 
 # %% ../nbs/07g_keys.ipynb #aa5041af
 import ast
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
+
 from .config import load_config, load_sizes, resolve_settings
-from .core import project_root, read_json, torch_version
+from .core import project_root, read_csv, read_json, torch_version, write_csv
 from .data import DATASETS
 from .figures import StudyJob, figure_runs, find_figure
 from .fingerprint import DEFINITIONS, bare_code, bound, code_fingerprint, imported, names_in
@@ -138,6 +141,19 @@ def study_key(
 ) -> str:  # hexadecimal
     "Fingerprint of what determines a study's data: its code, settings, the sizes of this job, and PyTorch."
     return hash_of(data_key(job.name, size=job.size), job.sizes, torch_version())
+
+# %% ../nbs/07g_keys.ipynb #3b838bc1
+def kept_rows(
+    job: StudyJob,  # whose data are being computed
+    name: str,  # of the part, a file name
+    compute: Callable[..., Iterable[dict]],  # gives its rows, each a dict
+    *args,  # of `compute`
+) -> pd.DataFrame:
+    "The rows of a part of a study: read, or computed and kept, so that an interrupted study goes on."
+    path = job.runs / study_key(job) / f"{name}.csv"
+    if not path.is_file():
+        write_csv(path, pd.DataFrame(compute(*args)))
+    return read_csv(path)
 
 # %% ../nbs/07g_keys.ipynb #c7a475a4
 def picture_key(

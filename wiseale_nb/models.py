@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Initial', 'LAYERS', 'EncoderKind', 'POINT', 'reparameterize', 'same_padding', 'SameConv', 'SameConvTranspose',
-           'Encoder', 'AutoEncoder', 'sine_net', 'mnist_net', 'celeba_net', 'initialise', 'PointHead', 'is_point',
-           'defined_widths', 'create']
+           'Encoder', 'AutoEncoder', 'sine_net', 'mnist_net', 'mnist_perceptron', 'QuietNorm', 'celeba_net',
+           'initialise', 'PointHead', 'is_point', 'defined_widths', 'create']
 
 # %% ../nbs/02_models.ipynb #ce8059ba
 import math
@@ -192,6 +192,23 @@ def mnist_net(
     )  # fmt: skip
     return AutoEncoder((1, 28, 28), d_z, Encoder(features, mu_head, nn.Linear(1024, d_z)), decoder)
 
+# %% ../nbs/02_models.ipynb #b2a3530b
+def mnist_perceptron(
+    d_z: int = 2,  # dimensions of the latent space
+) -> AutoEncoder:  # inputs (M, 1, 28, 28), decoded: logits
+    """The decoder of `mnist_net` behind a small perceptron, for many short runs."""
+    features = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
+    encoder = Encoder(features, nn.Linear(64, d_z), nn.Linear(64, d_z))
+    return AutoEncoder((1, 28, 28), d_z, encoder, mnist_net(d_z).decoder)
+
+# %% ../nbs/02_models.ipynb #a51591c9
+class QuietNorm(nn.BatchNorm2d):
+    """Batch normalisation whose scale starts at 0.2."""
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        nn.init.constant_(self.weight, 0.2)
+
 # %% ../nbs/02_models.ipynb #5ee3421c
 def celeba_net(
     d_z: int = 64,  # dimensions of the latent space
@@ -207,9 +224,9 @@ def celeba_net(
     )  # fmt: skip
     decoder = nn.Sequential(
         nn.Linear(d_z, 64 * d), nn.ReLU(), nn.Unflatten(1, (d, 8, 8)),
-        SameConvTranspose(2, d, c, kernel=5, stride=2), nn.BatchNorm2d(c), nn.ReLU(),
-        SameConvTranspose(2, c, b, kernel=5, stride=2), nn.BatchNorm2d(b), nn.ReLU(),
-        SameConvTranspose(2, b, a, kernel=5, stride=2), nn.BatchNorm2d(a), nn.ReLU(),
+        SameConvTranspose(2, d, c, kernel=5, stride=2), QuietNorm(c), nn.ReLU(),
+        SameConvTranspose(2, c, b, kernel=5, stride=2), QuietNorm(b), nn.ReLU(),
+        SameConvTranspose(2, b, a, kernel=5, stride=2), QuietNorm(a), nn.ReLU(),
         SameConvTranspose(2, a, 3, kernel=5),
     )  # fmt: skip
     encoder = Encoder(features, nn.Linear(16 * d, d_z), nn.Linear(16 * d, d_z))

@@ -4,6 +4,7 @@ import json
 from functools import cache
 
 from wiseale_nb.verdicts import judge
+from wiseale_tools.progress import in_words
 
 
 @cache
@@ -33,12 +34,6 @@ def counted(number, noun):
     return f"{number} {noun}" + "s" * (number != 1)
 
 
-def in_words(seconds):
-    if seconds == 0:
-        return ""
-    return f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{max(seconds / 60, 1):.0f} min"
-
-
 def cost_rows(root, known, tables):
     """A line of a table for each claim and data set."""
     yield "| Claim | Judged on | Size | Hardware | Time |"
@@ -59,4 +54,4 @@ def cost_rows(root, known, tables):
             methods = {name for name in named if isinstance(name, str)}
             size, machine, seconds = training(root, profile, dataset, methods, tables)
             cells = [f"{claim.key} {claim.name}", f"{dataset}, `{profile}`", size or "no runs", machine]
-            yield f"| {' | '.join([*cells, in_words(seconds)])} |"
+            yield f"| {' | '.join([*cells, in_words(seconds) if seconds else ''])} |"

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from ..claims import Claim, Tables, read_claims
 from ..claims_tables import read_readings
+from ..data import find_dataset
 from ..figures import FigureJob
 from ..style import SMALL, TINY, Picture, in_order, in_style, look
 from ..verdicts import Judgement, judge_all
@@ -37,7 +38,7 @@ def panels(
     measured = set(tables.values.metric[tables.values.dataset == dataset])
     return [m for m in PANELS if m != ("coverage" if "tiling" in measured else "tiling")]
 
-
+# %% ../../nbs/30_claims.ipynb #b026134e
 def draw_trade_off(axis: Axes, tables: Tables, dataset: str, metric: str) -> None:
     "Reconstruction against one property: means over seeds, lines from the lowest to the highest."
     for name in in_order(tables.values.method):
@@ -51,7 +52,9 @@ def draw_trade_off(axis: Axes, tables: Tables, dataset: str, metric: str) -> Non
         mark = {"marker": method.marker, "markersize": 5, "linestyle": "none", "label": method.label}
         axis.plot(x.mean(), y.mean(), **mark, **shared)
     axis.margins(y=0.12)
-    axis.set(xlabel=f"NLL on {dataset} (nats)", ylim=(0, 1.1 if metric in REFERENCES else None))
+    axis.set(
+        xlabel=f"NLL on {find_dataset(dataset).label} (nats)", ylim=(0, 1.1 if metric in REFERENCES else None)
+    )
     for height, name in REFERENCES.get(metric, {}).items():
         axis.axhline(height, color=GREY, linewidth=0.8, linestyle=":")
         where = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}

@@ -159,7 +159,7 @@ def square_limits(
     centre, half = (low + high) / 2, 0.53 * (high - low).max()
     return [(middle - half, middle + half) for middle in centre]
 
-
+# %% ../../nbs/21_figure_1.ipynb #161f8e13
 def number_text(
     rows: pd.DataFrame,  # the posteriors of one method
 ) -> str:
@@ -170,7 +170,7 @@ def number_text(
     away = f"{found['distance']:.1f}" if found["distance"] < 100 else f"{found['distance']:.0f}"
     return f"overlap {found['overlap']:.2f}, distance {away}, width {found['width']:.2g}"
 
-
+# %% ../../nbs/21_figure_1.ipynb #64b1d8ee
 def posterior_panel(
     ax: Axes,
     rows: pd.DataFrame,  # the posteriors of one method

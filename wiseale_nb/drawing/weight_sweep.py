@@ -45,7 +45,7 @@ def weight_text(
     "A power of two, short."
     return f"1/{1 / weight:g}" if weight < 1 else f"{weight:g}"
 
-
+# %% ../../nbs/43_weight_sweep.ipynb #b6873238
 @in_style
 def sweep_figure(
     networks: pd.DataFrame,  # one row each: likelihood, network, method, weight, seed, keys of `ROWS`
@@ -80,7 +80,7 @@ def sweep_figure(
     fig.text(0.5, 0.015, note, fontsize=SMALL, ha="center")
     return fig
 
-
+# %% ../../nbs/43_weight_sweep.ipynb #26c5cf73
 def draw(
     job,  # a `figures.StudyJob`
 ) -> Figure:
