@@ -16,7 +16,7 @@ FOLDERS = {
     "paper": "claims figure_1 figure_5a figure_6",
     "tenth": "claims figure_5a figure_6",
     "pictured": "claims figure_1",
-    "pictured_quick": "claims figure_5a figure_6",
+    "pictured_quick": "claims figure_1",
     "analytic": "figure_2 figure_3 figure_4",
     "studies": "bank beta_vae beta_vae_paper cited_methods how_wrong learning_with_eq15 "
     "likelihood_mnist_quick likelihood_mnist_paper minibatch_bias rate_distortion rate_distortion_paper "

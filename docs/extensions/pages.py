@@ -83,7 +83,14 @@ def explorer(root, _=None):
 
 CONTENTS = {
     "The paper": ["/docs/figures", "/nbs/00_derivation", "/nbs/2*"],
-    "What came out": ["/docs/claims", "/nbs/30_*", "/docs/studies", "/nbs/3[1-9]*", "/nbs/assumptions"],
+    "What came out": [
+        "/docs/claims",
+        "/nbs/30_*",
+        "/docs/studies",
+        "/nbs/3[1-9]*",
+        "/nbs/4[3-7]*",
+        "/nbs/assumptions",
+    ],
     "Run it": [
         "Commands, times and folders </nbs/index>",
         "/docs/artifact",
