@@ -72,7 +72,8 @@ def plateau_figure(
         band(whole, own, "correlation", color=colour, label=f"scale {scale:g}, s = {deviation:g}, {rate:g}")
     for ax, title in ((alone, "each half alone"), (whole, "the whole VAE")):
         ax.set(xlabel="step", ylabel="correlation of colours", ylim=(-0.1, 1.05), title=title)
-        ax.legend(fontsize=SMALL, frameon=False)
+    alone.legend(fontsize=SMALL, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.14))
+    whole.legend(fontsize=SMALL, frameon=False)
     (scale, deviation, rate), first = settings[0]
     for name, colour in SIGNALS.items():
         band(signal, first[first["step"] > 0], name, color=colour, label=name)
