@@ -280,9 +280,7 @@ class StudyParameters:
     size: str = "quick"  # of the study, see `config/studies.yaml`
     changes: dict = field(default_factory=dict)  # values that replace some of the size's; needs out
     redraw: bool = True  # draw from the committed data; False computes them first
-    out: str = (
-        ""  # folder of the figure and its data; "" means figures/studies, or with redraw=False runs/studies
-    )
+    out: str = ""  # folder of the figure and its data; "" means figures/studies, to compute runs/studies
     runs: str = ""  # folder of the run folders; "" means runs/studies/<stem>, with `out` <out>/<stem>
 
     def __post_init__(self):
@@ -321,11 +319,8 @@ def run_note(
     if figure.every:
         seeds = job.read_table(f"{job.stem}_runs").groupby("dataset")["seed"].nunique()
     elif job.size:
-        seeds = [
-            len(
-                {run[2] for run in figure_runs(job.name, job.config, job.sizes)} or job.sizes.get("seeds", [])
-            )
-        ]
+        shown = {run[2] for run in figure_runs(job.name, job.config, job.sizes)}
+        seeds = [len(shown or job.sizes.get("seeds", []))]
     else:
         tables = [job.read_table(Path(f).stem) for f in figure.data_files(job.name) if f.endswith(".csv")]
         seeds = [max((t["seed"].nunique() for t in tables if "seed" in t), default=1)]
