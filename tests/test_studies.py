@@ -306,7 +306,7 @@ def test_slack(tmp_path):
     assert kept and all(path.stat().st_mtime_ns == at for path, at in kept.items())
 
 
-@pytest.mark.parametrize("given", ["{'bounds': ['joint']}", "{'sizes': [24]}"])
+@pytest.mark.parametrize("given", ["{'bounds': ['joint']}", "{'sizes': [20]}"])
 def test_slack_refuses_sizes(tmp_path, given):
     done = study("45_slack", tmp_path, "-p", "changes", given)
     assert done.returncode == 1 and "make whole epochs of the steps" in done.stderr
