@@ -105,7 +105,8 @@ def test_figure_5b_from_photographs(place):
     written = sorted(p.name for p in contents(out) if p.suffix not in (".ipynb", ".key"))
     assert written == ["figure_5b.pdf", "figure_5b.png", "figure_5b.safetensors", "figure_5b.svg"]
     stored = load_file(out / "data/figure_5b.safetensors")
-    assert set(stored) == {"input", "aevb", "wae_mmd", "wiseale", "factors"}
+    series = {"input", "pca", "aevb", "wae_mmd", "wiseale"}
+    assert set(stored) == {*series, *(f"nearest_{name}" for name in series), "factors"}
     held_out = load("celeba", "test", n=64, seed=0, root=place / "data").x
     assert np.array_equal(stored["input"], held_out[:8])
     for method in ("aevb", "wae_mmd", "wiseale"):
