@@ -38,7 +38,7 @@ def test_teapot_plateau(tmp_path):
 @pytest.mark.nightly
 def test_teapot_plateau_refuses_deviations(tmp_path):
     done = study(tmp_path, "-p", "changes", "{'settings': [[1.0, 0.0, 0.001]]}")
-    assert done.returncode == 1 and "scale, deviation and learning rate must be above 0" in done.stderr
+    assert done.returncode == 1 and "teapot_plateau: settings must be list of list of num" in done.stderr
 
 
 def test_the_decoder_of_images_starts_quietly():
