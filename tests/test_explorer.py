@@ -37,6 +37,7 @@ def lively(network, seed):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_var.uniform_(0.5, 2, generator=generator)
             module.running_mean.normal_(generator=generator)
+            torch.nn.init.ones_(module.weight)
         elif getattr(module, "weight", None) is not None:
             module.weight.data *= 3
     return network.eval()
@@ -402,7 +403,7 @@ def test_teapots(opened, networks):
     wanted = decode(network.layers, torch.from_numpy(z)[None].float(), network.output)[0]
     pixels = page.ask("teapots[0].views[0].pixels.reduce((all, v) => (all.push(v), all), [])")
     np.testing.assert_allclose(pixels, wanted, atol=1e-4)
-    assert wanted.std() > 0.02  # two hundred times the tolerance; a decoder starts quiet
+    assert wanted.std() > 0.05
     band = page.page.locator(".walker").first.locator(".band").first.bounding_box()
     track = slider.bounding_box()["width"] - 14
     share = min(network.sigma[2][axis] / network.axes[1][axis], 1)
