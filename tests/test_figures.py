@@ -15,6 +15,7 @@ FOLDERS = {
     "quick": "claims figure_1 figure_5a figure_5b_teapot figure_6 figure_teapot_traversal",
     "paper": "claims figure_1 figure_5a figure_6",
     "tenth": "claims figure_5a figure_6",
+    "images": "claims figure_5b_teapot figure_teapot_traversal",
     "pictured": "claims figure_1",
     "pictured_quick": "claims figure_1",
     "analytic": "figure_2 figure_3 figure_4",

@@ -7,10 +7,11 @@ from conftest import ROOT
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
 
+from wiseale_nb.config import load_config
 from wiseale_nb.data import DATASETS
-from wiseale_nb.figures import load_figures
+from wiseale_nb.figures import figure_runs, load_figures
 from wiseale_tools import rules
-from wiseale_tools.manifest import Entry
+from wiseale_tools.manifest import Entry, folder_entries
 
 
 @pytest.fixture
@@ -98,3 +99,23 @@ def test_every_rule_depends_on_code_and_contents(asked):
         needed[stem] = [*(f"{question} of {stem}" for question in questions), data[name]]
     missing = {(rule, part) for rule, parts in needed.items() for part in parts if part not in asked[rule]}
     assert missing == set()
+
+
+def test_a_figure_shows_those_of_its_methods_that_the_profile_trains():
+    """None is misspelt: each is a method of `paper`, and `quick` leaves one of the teapots out."""
+    paper = load_config("paper")
+    shown = {name: figure for name, figure in load_figures().items() if figure.dataset}
+    assert all(set(figure.methods) <= set(paper[figure.dataset]["methods"]) for figure in shown.values())
+    name, methods = "figure_5b_teapot", shown["figure_5b_teapot"].methods
+    for profile, left_out in (("paper", ""), ("quick", "wiseale_per_sample")):
+        drawn = [method for _, method, _ in figure_runs(name, load_config(profile))]
+        assert drawn == [method for method in methods if method != left_out]
+
+
+def test_claims_are_about_photographs_only_if_these_were_asked_for():
+    """Numbers of them may be committed, pictures may not; without a name they are left out."""
+    claims = Entry("claims", load_figures()["claims"], "images", "")
+    assert {dataset for dataset, *_ in rules.shown_runs(claims)} == {"sine", "mnist", "teapot"}
+    assert {dataset for dataset, *_ in rules.shown_runs(claims, "teapot celeba")} == {"teapot", "celeba"}
+    entries = {entry.name for entry in folder_entries("images", "teapot celeba")}
+    assert entries == {"claims", "figure_5b_teapot", "figure_teapot_traversal"}

@@ -37,7 +37,7 @@ class FigureEntry:
     methods: list[str] = field(default_factory=list)  # the methods of those runs; none: all of them
     also: list[str] = field(default_factory=list)  # more data sets, read as far as they were trained
     all_seeds: bool = False  # all seeds of the profile, or only the first
-    every: bool = False  # instead: it reads all runs of all data sets that can be redistributed
+    every: bool = False  # instead: it reads all runs of all data sets that were trained
     committed: list[str] = field(default_factory=list)  # profiles for which it is committed; none: all
     inputs: list[str] = field(default_factory=list)  # committed tables of others, below figures/
     drawing_files: list[str] = field(default_factory=list)  # files of the project that its drawing reads
@@ -94,11 +94,9 @@ def load_figures(
 ) -> dict[str, Figure]:  # by name, in the order of the file
     "Read `figures.yaml`; `ParameterError` if it is damaged."
     path = Path(root or project_root()) / "figures.yaml"
-    figures = {}
-    for name, values in read_yaml(path).items():
-        with reading(path):
-            figures[name] = Figure(**values)
-    return figures
+    content = read_yaml(path)
+    with reading(path):
+        return {name: Figure(**values) for name, values in content.items()}
 
 # %% ../nbs/07c_figures.ipynb #a9f0aef5
 def find_figure(
@@ -123,7 +121,7 @@ def profile_figures(
 ) -> dict[str, Figure]:  # by name
     "The figures drawn from the runs of a profile, as far as it has their data sets."
     figures = {name: f for name, f in load_figures().items() if not f.study and not f.analytic}
-    return {name: f for name, f in figures.items() if f.dataset in config or (f.every and select(config))}
+    return {name: f for name, f in figures.items() if f.dataset in config or f.every}
 
 # %% ../nbs/07c_figures.ipynb #3956cc23
 def figure_runs(
@@ -134,7 +132,7 @@ def figure_runs(
     "The runs that a figure is drawn from."
     figure = load_figures()[name]
     if figure.every:
-        return profile_runs(select(config))
+        return profile_runs(config)
     if figure.from_profile:
         seeds = sizes["seeds"] or config[sizes["dataset"]]["seeds"]
         return [(sizes["dataset"], method, seed) for method in sizes["methods"] for seed in seeds]
@@ -142,7 +140,8 @@ def figure_runs(
         return []
     names = [figure.dataset, *(name for name in figure.also if name in config)]
     seeds = {name: config[name]["seeds"][: None if figure.all_seeds else 1] for name in names}
-    return [(n, m, s) for n in names for m in figure.methods or config[n]["methods"] for s in seeds[n]]
+    methods = {n: figure.methods or config[n]["methods"] for n in names}
+    return [(n, m, s) for n in names for m in methods[n] if m in config[n]["methods"] for s in seeds[n]]
 
 # %% ../nbs/07c_figures.ipynb #e35aafee
 def write_arrays(

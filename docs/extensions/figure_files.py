@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wiseale_nb.figures import Figure, load_figures
 
-PROFILES = ("paper", "tenth", "quick")  # of the paper's figures, the best first
+PROFILES = ("paper", "images", "tenth", "quick")  # of the paper's figures, the best first
 all_figures = cache(load_figures)
 
 
