@@ -29,7 +29,7 @@ HERE      = --jobs $(JOBS) --parent $$PPID
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw, in runs/; resumes where it stopped"
 	@echo "             [DATASETS=\"sine mnist\"]                only these; without it all but those that you have to bring"
-	@echo "make studies [SIZE=quick|paper] [JOBS=n]           run the studies nbs/31-39, which go beyond the paper"
+	@echo "make studies [SIZE=quick|paper] [JOBS=n]           run the studies nbs/31-47, which go beyond the paper"
 	@echo "             [CLUSTER=profiles/slurm]              either of the two on a cluster; see the file in that folder"
 	@echo "make publish [PROFILE=quick|analytic|studies|bench] for maintainers: make what was drawn in runs/ the committed figures"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
