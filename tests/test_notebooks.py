@@ -25,3 +25,14 @@ def test_module_notebook(name):
     done = call("nbdev_test", "--path", f"nbs/{name}", "--n_workers", "0")
     output = done.stdout + done.stderr
     assert done.returncode == 0 and "Success" in output, output[-3000:]
+
+
+def test_bench_beside_pythae_and_keops(tmp_path):
+    """It measures and draws into a folder that has nothing yet."""
+    if not importlib.util.find_spec("pykeops"):
+        pytest.skip("pykeops is not installed; `make test-pythae` runs this one in the environment of make bench")
+    words = ("-p", "redraw", "false", "-p", "size", "smoke", "-p", "out", str(tmp_path / "out"))
+    done = call("wiseale-run", "--quiet", "nbs/40_bench.ipynb", str(tmp_path / "bench.ipynb"), *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    names = {"bench_smoke.png", "bench_smoke.svg", "cost_curve_smoke.png", "cost_curve_smoke.svg"}
+    assert names <= {path.name for path in (tmp_path / "out").iterdir()}
