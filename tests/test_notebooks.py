@@ -30,7 +30,7 @@ def test_module_notebook(name):
 def test_bench_beside_pythae_and_keops(tmp_path):
     """It measures and draws into a folder that has nothing yet."""
     if not importlib.util.find_spec("pykeops"):
-        pytest.skip("pykeops is not installed; `make test-pythae` runs this one in the environment of make bench")
+        pytest.skip("pykeops is not installed; `make test-pythae` runs this one")
     words = ("-p", "redraw", "false", "-p", "size", "smoke", "-p", "out", str(tmp_path / "out"))
     done = call("wiseale-run", "--quiet", "nbs/40_bench.ipynb", str(tmp_path / "bench.ipynb"), *words)
     assert done.returncode == 0, done.stderr[-3000:]
