@@ -22,9 +22,12 @@ def draw_ratios(
     faster = table[table.peer.isin(PEERS)].iloc[::-1]
     figure = Picture(figsize=(7, 0.5 * len(faster) + 0.9), layout="constrained")
     axis = figure.subplots()
-    axis.barh(faster.what + "\nagainst " + faster.peer, faster.ratio, color="0.6", height=0.6)
+    names = faster.what.str.replace("d_z", "$d_z$") + "\nagainst " + faster.peer
+    axis.barh(names, faster.ratio - 1, left=1, color="0.6", height=0.6)
     axis.plot(faster.target, range(len(faster)), "k|", markersize=18, markeredgewidth=2, label="target")
-    axis.set(xlabel="times less processor time than the peer")
+    axis.set(xscale="log", xlabel="times less processor time than the peer", xlim=(0.9, None))
+    axis.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+    axis.minorticks_off()
     axis.legend(loc="upper right")
     return figure
 
