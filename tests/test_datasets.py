@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT, call, copy_project
 from PIL import Image
@@ -96,14 +97,18 @@ def test_too_few_photographs_are_noticed_before_the_work(place):
 
 
 def test_figure_5b_from_photographs(place):
-    """Drawn from the held-out ones, into a folder that git ignores, and nothing else with it."""
+    """Drawn from those held out into a folder that git ignores; with it come the claims, in numbers."""
     before = contents(place / "project/figures")
     done = make(place, "figures", "PROFILE=smoke", "DATASETS=celeba")
     assert done.returncode == 0, done.stderr[-2000:]
     out = place / "project/runs/smoke/figures"
     assert contents(place / "project/figures") == before
     written = sorted(p.name for p in contents(out) if p.suffix not in (".ipynb", ".key"))
-    assert written == ["figure_5b.pdf", "figure_5b.png", "figure_5b.safetensors", "figure_5b.svg"]
+    numbers = [f"claims_{table}.csv" for table in ("pairs", "runs", "values")]
+    pictures = [f"{name}.{form}" for name in ("claims", "figure_5b") for form in ("pdf", "png", "svg")]
+    assert written == sorted([*numbers, *pictures, "figure_5b.safetensors"])
+    values = pd.read_csv(out / "data/claims_values.csv")
+    assert set(values.dataset) == {"celeba"} and not values.duplicated(["method", "seed", "metric"]).any()
     stored = load_file(out / "data/figure_5b.safetensors")
     series = {"input", "pca", "aevb", "wae_mmd", "wiseale"}
     assert set(stored) == {*series, *(f"nearest_{name}" for name in series), "factors"}
