@@ -38,14 +38,16 @@ def effective_weights(
 # %% ../../nbs/46_when_it_matters.ipynb #43b6bf12
 def at_equal_rate(
     sweep: pd.DataFrame,  # columns likelihood, network, method, weight, seed, rate and the quantity
-    quantity: str,  # a column
+    quantity: str,  # a column, a share strictly between 0 and 1
 ) -> pd.DataFrame:  # likelihood, network, seed, weight, rate, difference: NaN outside the rates of the VAE
-    "WiSE-ALE's value less that of the VAEs of the same seed, interpolated to its rate."
+    "WiSE-ALE's share less that of the VAEs of the same seed, interpolated to its rate in log odds."
     parts = []
     for _, rows in sweep.groupby(["likelihood", "network", "seed"], sort=False):
         vae = rows[rows["method"] == "beta_vae"].sort_values("rate")
         own = rows[rows["method"] == "wiseale"]
-        expected = np.interp(own["rate"], vae["rate"], vae[quantity], left=math.nan, right=math.nan)
+        log_odds = np.log(vae[quantity] / (1 - vae[quantity]))
+        expected = np.interp(own["rate"], vae["rate"], log_odds, left=math.nan, right=math.nan)
+        expected = 1 / (1 + np.exp(-expected))
         columns = ["likelihood", "network", "seed", "weight", "rate"]
         parts.append(own[columns].assign(difference=own[quantity] - expected))
     return pd.concat(parts, ignore_index=True)
