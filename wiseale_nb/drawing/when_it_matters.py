@@ -38,18 +38,20 @@ def effective_weights(
 # %% ../../nbs/46_when_it_matters.ipynb #43b6bf12
 def at_equal_rate(
     sweep: pd.DataFrame,  # columns likelihood, network, method, weight, seed, rate and the quantity
-    quantity: str,  # a column, a share strictly between 0 and 1
-) -> pd.DataFrame:  # likelihood, network, seed, weight, rate, difference: NaN outside the rates of the VAE
-    "WiSE-ALE's share less that of the VAEs of the same seed, interpolated to its rate in log odds."
+    quantity: str,  # a column
+    log_odds: bool = False,  # how a share strictly between 0 and 1 is interpolated
+) -> pd.DataFrame:  # likelihood, network, seed, weight, rate, own, vae, difference
+    "WiSE-ALE's value less the VAEs' of the same seed, interpolated to its rate; NaN outside their rates."
     parts = []
     for _, rows in sweep.groupby(["likelihood", "network", "seed"], sort=False):
         vae = rows[rows["method"] == "beta_vae"].sort_values("rate")
         own = rows[rows["method"] == "wiseale"]
-        log_odds = np.log(vae[quantity] / (1 - vae[quantity]))
-        expected = np.interp(own["rate"], vae["rate"], log_odds, left=math.nan, right=math.nan)
-        expected = 1 / (1 + np.exp(-expected))
-        columns = ["likelihood", "network", "seed", "weight", "rate"]
-        parts.append(own[columns].assign(difference=own[quantity] - expected))
+        y = np.log(vae[quantity] / (1 - vae[quantity])) if log_odds else vae[quantity]
+        expected = np.interp(own["rate"], vae["rate"], y, left=math.nan, right=math.nan)
+        expected = 1 / (1 + np.exp(-expected)) if log_odds else expected
+        point = own[["likelihood", "network", "seed", "weight", "rate"]]
+        values = {"own": own[quantity], "vae": expected, "difference": own[quantity] - expected}
+        parts.append(point.assign(**values))
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/46_when_it_matters.ipynb #58243de0
@@ -148,6 +150,6 @@ def draw(
 ) -> Figure:
     "The study's figure from its data."
     found = effective_weights(job.read_input("studies/data/weight_sweep.csv"))
-    pairs = at_equal_rate(job.read_input("studies/data/weight_sweep.csv"), "ascribed")
+    pairs = at_equal_rate(job.read_input("studies/data/weight_sweep.csv"), "ascribed", log_odds=True)
     cost, free = (job.read_table(f"{job.stem}{name}") for name in ("", "_free"))
     return matters_figure(cost, free, found, pairs, job.config["mnist"]["batch_size"])
