@@ -2,6 +2,7 @@
 PROFILE ?= quick
 DATASETS ?=
 SIZE    ?= quick
+STUDIES ?=
 CLUSTER ?=
 NB      ?=
 JOBS    ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -29,7 +30,8 @@ HERE      = --jobs $(JOBS) --parent $$PPID
 help:
 	@echo "make figures [PROFILE=quick|smoke|paper] [JOBS=n]  train and draw, in runs/; resumes where it stopped"
 	@echo "             [DATASETS=\"sine mnist\"]                only these; without it all but those that you have to bring"
-	@echo "make studies [SIZE=quick|paper] [JOBS=n]           run the studies nbs/31-47, which go beyond the paper"
+	@echo "make studies [SIZE=quick|paper] [JOBS=n]           run the studies nbs/31-48, which go beyond the paper"
+	@echo "             [STUDIES=\"slack bank\"]                only these"
 	@echo "             [CLUSTER=profiles/slurm]              either of the two on a cluster; see the file in that folder"
 	@echo "make publish [PROFILE=quick|analytic|studies|bench] for maintainers: make what was drawn in runs/ the committed figures"
 	@echo "make verify                                        draw the committed figures again and compare the bytes"
@@ -63,7 +65,7 @@ figures: setup
 	@$(PIPELINE) figures "$(PROFILE)" --datasets "$(DATASETS)" --cluster "$(CLUSTER)" $(HERE)
 
 studies: setup
-	@$(PIPELINE) studies "$(SIZE)" --cluster "$(CLUSTER)" $(HERE)
+	@$(PIPELINE) studies "$(SIZE)" --only "$(STUDIES)" --cluster "$(CLUSTER)" $(HERE)
 
 publish: setup
 	@$(PIPELINE) publish "$(PROFILE)" --datasets "$(DATASETS)" $(HERE)

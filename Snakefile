@@ -17,7 +17,7 @@ SIZE = config.get("size")  # of the studies; without one there are none
 SETTINGS = select(load_config(PROFILE), WANTED)
 FIGURES = ask.profile_entries(PROFILE, WANTED)
 ANALYTIC = ask.analytic_entries()
-STUDIES = ask.study_entries("studies", SIZE) if SIZE else []
+STUDIES = ask.study_entries("studies", SIZE, str(config.get("studies") or "")) if SIZE else []
 # `exec`, so that the runner's parent is Snakemake itself; it wants outputs that are newer than inputs, though they may stay as they are.
 RUN = "touch -c {output:q} && exec wiseale-run --quiet --parent $PPID {input.notebook:q} {output.executed:q}"
 TRAINED = [

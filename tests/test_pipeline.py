@@ -406,6 +406,18 @@ def test_studies_are_rules_too(drawn):
     assert done.returncode == 1 and "the sizes are quick, longer, paper, smoke" in done.stderr
 
 
+def test_some_of_the_studies(drawn):
+    """By name; a study that does not exist, or not at that size, is refused."""
+    words = ("snakemake", "-n", "studies", "--cores", "1", "--config", "profile=smoke", "size=smoke")
+    done = call(*words, "studies=bank slack", cwd=drawn[0])
+    assert done.returncode == 0, done.stderr
+    found = set(re.findall(r"^(?:local)?rule (\w+):$", done.stdout + done.stderr, re.MULTILINE))
+    assert found - {"fetch_mnist"} == {"studies", "bank_smoke", "slack_smoke"}
+    for size, only in (("smoke", "slack figure_1"), ("longer", "bank")):
+        done = call("wiseale-pipeline", "studies", size, "--only", only, cwd=drawn[0])
+        assert done.returncode == 1 and f"no study '{only.split()[-1]}' has the size '{size}'" in done.stderr
+
+
 def test_names_of_a_profile_never_reach_a_shell(drawn):
     """A name is made of letters, digits and _; a profile that has another one is refused before any work."""
     profile = drawn[0] / "config/evil.yaml"

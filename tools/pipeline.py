@@ -141,12 +141,17 @@ def figures(args, root):
 def studies(args, root):
     """Run the studies at one of their sizes; they start from the profile of that name, if there is one."""
     profile = args.size if (root / "config" / f"{args.size}.yaml").is_file() else "quick"
-    entries = study_entries("studies", args.size)
-    if not entries:
+    known = [entry.name for entry in study_entries("studies", args.size)]
+    if not known:
         raise CallError(f"no study has the size {args.size!r}; the sizes are {', '.join(load_studies())}")
+    unknown = [name for name in args.only.split() if name not in known]
+    if unknown:
+        raise CallError(f"no study {unknown[0]!r} has the size {args.size!r}; there are {', '.join(known)}")
+    entries = study_entries("studies", args.size, args.only)
     read = {name for entry in entries for name in shown_datasets(entry)}
     with exclusive_lock(root / "runs"):
-        code = draw("studies", args.jobs, root, profile, read, args.cluster, size=args.size)
+        config = {"size": args.size, "studies": args.only}
+        code = draw("studies", args.jobs, root, profile, read, args.cluster, **config)
     if code == 0:
         show(entries, [compare_study(entry, root) for entry in entries])
     return code
@@ -202,6 +207,7 @@ def command_line():
     task.add_argument("--cluster", default="", help=cluster)
     task = add("studies", "run the studies beyond the paper", more)
     task.add_argument("size", nargs="?", default="quick", help="one of config/studies.yaml (default: quick)")
+    task.add_argument("--only", default="", help="studies, with spaces between (default: all of that size)")
     task.add_argument("--cluster", default="", help=cluster)
     more = "It works in a copy of the project, in runs/reproduce, and goes on there after an interruption."
     task = add("reproduce", "train a profile again from nothing, and compare with its committed data", more)

@@ -25,14 +25,14 @@ def analytic_entries():
     return [Entry(name, figure, "quick", "") for name, figure in load_figures().items() if figure.analytic]
 
 
-def study_entries(folder, size):
-    """The studies of figures/<folder> that have a size."""
+def study_entries(folder, size, wanted=""):
+    """The studies of figures/<folder> that have a size, or some of them, by name."""
     sizes = load_studies().get(size, {})
     figures = {name: f for name, f in load_figures().items() if f.study and name in sizes}
     return [
         Entry(name, figure, load_sizes(name, size).get("profile", "quick"), size)
         for name, figure in figures.items()
-        if figure.shared == folder
+        if figure.shared == folder and (not wanted or name in wanted.split())
     ]
 
 
