@@ -92,7 +92,7 @@ def test_superlatives_are_marked():
     above_all = re.compile("highest|consistently|closest|significantly lower")
     marked = {c.key for c in CLAIMS.claims if c.needs_all}
     assert {c.key for c in CLAIMS.claims if above_all.search(c.quote)} == marked - {"1-7"}
-    kinds = ["yes", "no", "open", "one seed", "no runs", "collapsed", "too short"]
+    kinds = ["yes", "no", "open", "one seed", "no runs", "collapsed"]
     random = np.random.default_rng(0)
     for drawn in (random.choice(kinds, random.integers(1, 6)).tolist() for _ in range(300)):
         found = verdict_of(drawn, needs_all=True)
@@ -162,17 +162,6 @@ def test_a_collapsed_rival_is_replaced_by_the_best_of_its_grid():
     assert [o.comparison.against for o in best.outcomes[:3]] == ["aevb", "beta_vae_2", "wae_mmd"]
     assert best.outcomes[1].holds == "no"
     assert outcomes("5.1-2", with_losses(beta_vae=4.0, beta_vae_2=5.0))[1] == "collapsed"
-
-
-def test_short_runs_do_not_count():
-    """A metric that says so cannot decide, whatever its values."""
-    values = pd.DataFrame(
-        {"dataset": "mnist", "method": "AAE", "seed": [0, 1], "metric": "lost", "value": 9.0}
-    )
-    tables = replace(made({"wiseale": [1.0]}), studies=values)
-    assert set(outcomes("4-1", tables)) == {"too short"}
-    metrics = {**CLAIMS.metrics, "lost": replace(CLAIMS.metrics["lost"], too_short=None)}
-    assert "yes" in outcomes("4-1", tables, claims=replace(CLAIMS, metrics=metrics))
 
 
 # Whole curves

@@ -28,7 +28,6 @@ class Metric:
         None  # largest difference of means that does not matter; None: 5 % of the other's
     )
     study: str | None = None  # notebook that measured it on runs of its own; None: on those of the profile
-    too_short: str | None = None  # why those runs were too short to judge by; None: they were not
 
 # %% ../nbs/07d_claims.ipynb #3b636cf2
 OURS = "ours"  # stands for the method that is judged

@@ -85,7 +85,7 @@ def study_values(
         ("bench/data/bench.csv",): step_times,
         ("studies/data/minibatch_bias.csv", "studies/data/minibatch_bias_gradient.csv"): batch_values,
         ("studies/data/learning_with_eq15.csv",): eq15_values,
-        ("studies/data/cited_methods.csv",): adversary_values,
+        ("studies/data/cited_methods_longer.csv",): adversary_values,
     }
     found = [pd.DataFrame(columns=COLUMNS).astype({"seed": float, "value": float})]
     for names, make in makers.items():

@@ -95,7 +95,6 @@ PHRASES = {
     "one seed": "one seed only for",
     "no runs": "no runs for",
     "collapsed": "not counted, since the rival has collapsed:",
-    "too short": "not counted, since the runs were too short:",
 }  # outcome of a comparison that does not hold -> how it is introduced
 
 
@@ -126,14 +125,13 @@ def reasons(
 ) -> str:  # without capital letter and full stop; "" if nothing was compared
     "How many comparisons hold, and why the others do not."
     holds = [outcome.holds for outcome in judgement.outcomes]
-    why = {claims.metrics[o.comparison.metric].too_short for o in judgement.outcomes} - {None}
     tested = sum(h in ("yes", "no", "open") for h in holds)
     parts = [f"{holds.count('yes')} of {tested} comparisons hold"] if tested else []
     for kind, phrase in PHRASES.items():
         some = [outcome for outcome in judgement.outcomes if outcome.holds == kind]
         if some:
             parts.append(f"{phrase} {_named(some, claims)}")
-    return "; ".join(parts) + (f" ({'; '.join(sorted(why))})" if why else "")
+    return "; ".join(parts)
 
 # %% ../nbs/07f_claims_text.ipynb #c14f1001
 def verdicts_in_words(
