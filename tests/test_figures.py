@@ -19,9 +19,9 @@ FOLDERS = {
     "pictured": "claims figure_1",
     "pictured_quick": "claims figure_1",
     "analytic": "figure_2 figure_3 figure_4",
-    "studies": "bank beta_vae beta_vae_paper cited_methods how_wrong learning_with_eq15 "
-    "likelihood_mnist_quick likelihood_mnist_paper minibatch_bias rate_distortion rate_distortion_paper "
-    "slack teapot_plateau tighter_bound weight_sweep when_it_matters",
+    "studies": "bank beta_vae beta_vae_paper cited_methods cited_methods_longer equal_rate how_wrong "
+    "learning_with_eq15 likelihood_mnist_quick likelihood_mnist_paper minibatch_bias rate_distortion "
+    "rate_distortion_paper slack teapot_plateau tighter_bound weight_sweep when_it_matters",
     "bench": "bench cost_curve",
 }
 UGLY = """font.size: 30

@@ -20,14 +20,16 @@ def search(
     likelihood,  # an `objective.Likelihood`
     target: Tensor,  # (n, D) pixels
     seen: Tensor,  # (D,) whether a pixel counts
+    scale: Tensor,  # (d_z,) of the codes; a step is a tenth of it
     steps: int,
 ) -> tuple[Tensor, Tensor]:  # codes on the way (steps + 1, n, d_z), and their squared errors (steps + 1, n)
     "Gradient descent in the latent space, from its origin."
-    z, codes, errors = torch.zeros(len(target), model.d_z, requires_grad=True), [], []
-    optimiser = torch.optim.Adam([z], lr=0.1)
+    u, codes, errors = torch.zeros(len(target), len(scale), requires_grad=True), [], []
+    optimiser = torch.optim.Adam([u], lr=0.1)
     for _ in range(steps + 1):
+        z = u * scale
         error = (decode_mean(model, z, likelihood) - target)[:, seen].square().sum(1)
-        codes.append(z.detach().clone())
+        codes.append(z.detach())
         errors.append(error.detach())
         optimiser.zero_grad()
         error.sum().backward()
