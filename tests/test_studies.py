@@ -333,3 +333,30 @@ def test_when_it_matters_refuses_sizes(tmp_path):
 def test_rate_distortion_refuses_sizes(tmp_path):
     done = study("39_rate_distortion", tmp_path, "-p", "changes", "{'sizes': [16, 1024]}")
     assert done.returncode == 1 and "to n_train" in done.stderr
+
+
+def test_equal_rate(tmp_path):
+    """A network for each weight and seed; a search is not longer than allowed, and a second call trains nothing."""
+    done = study("48_equal_rate", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"equal_rate_smoke.{form}").stat().st_size > 5_000 for form in FORMS)
+    table = pd.read_csv(tmp_path / "data" / "equal_rate_smoke.csv")
+    assert len(table) == len(table[["method", "weight", "seed"]].drop_duplicates()) == 4 * 3
+    for task in ("completing", "cleaning"):
+        found, steps = table[f"{task}_found"], table[f"{task}_steps"]
+        assert found.between(0, 1).all() and steps.between(0, 10).all() and (steps[found == 0] == 10).all()
+    assert (table["cleaning_error"] > table["completing_error"]).all()  # of all pixels, of half of them
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("equal_rate_smoke/*/*.csv")}
+    assert study("48_equal_rate", tmp_path).returncode == 0
+    assert len(kept) == 4 and all(path.stat().st_mtime_ns == at for path, at in kept.items())
+
+
+@pytest.mark.parametrize("given", ["{'seeds': [0, 1]}", "{'n_search': 65}", "{'noise': 0.0}"])
+def test_equal_rate_refuses_sizes(tmp_path, given):
+    done = study("48_equal_rate", tmp_path, "-p", "changes", given)
+    assert done.returncode == 1 and ("are needed" in done.stderr or "must be" in done.stderr)
+
+
+def test_cited_methods_refuses_unknown_ones(tmp_path):
+    done = study("37_cited_methods", tmp_path, "-p", "changes", "{'methods': ['wae']}")
+    assert done.returncode == 1 and "methods must be some of ['aae', 'aevb'," in done.stderr
