@@ -336,7 +336,7 @@ def test_rate_distortion_refuses_sizes(tmp_path):
 
 
 def test_equal_rate(tmp_path):
-    """A network for each weight and seed; a search is not longer than allowed, and a second call trains nothing."""
+    """A network for each weight and seed; no search is longer than allowed; a second call trains nothing."""
     done = study("48_equal_rate", tmp_path)
     assert done.returncode == 0, done.stderr
     assert all((tmp_path / f"equal_rate_smoke.{form}").stat().st_size > 5_000 for form in FORMS)
