@@ -147,7 +147,7 @@ def gaps_at_64(
         return {}
     own = values[values.dataset == dataset]
     table = own.pivot(index="seed", columns=["metric", "method"], values="value")
-    metrics = table.columns.levels[0]
+    metrics = [m for m in table.columns.levels[0] if {*PAIRS, *PAIRS.values()} <= {*table[m]}]
     return {
         name: pd.DataFrame({m: table[m][name] - table[m][partner] for m in metrics})
         for name, partner in PAIRS.items()
