@@ -158,6 +158,10 @@ LOOKS = {
 LABELS = {
     "aevb": "AEVB",
     "beta_vae_inverse_m": "β-VAE, β = 1/M",
+    "beta_vae_1_5": "β-VAE, β = 1.5",
+    "beta_vae_2": "β-VAE, β = 2",
+    "beta_vae_3": "β-VAE, β = 3",
+    "wae_mmd_1": "WAE-MMD, λ = 1",
     "wiseale_per_sample": "WiSE-ALE, per-sample weight",
     "wae_gan_added": "WAE-GAN, log p(z) added",
     "gm_vae": "Gaussian-mixture VAE",
