@@ -55,8 +55,8 @@ def cited_figure(
 ) -> Figure:
     "Two distances to the prior, one reconstruction."
     fig = Picture(figsize=(7.2, 4.2))
-    rows = math.ceil(values["method"].nunique() / 4)  # of the legend
-    frame = dict(left=0.08, right=0.985, top=0.97, bottom=0.15 + 0.06 * rows, wspace=0.06)
+    lines = math.ceil(values["method"].nunique() / 4)  # of the legend
+    frame = dict(left=0.08, right=0.985, top=0.97, bottom=0.15 + 0.06 * lines, wspace=0.06)
     axes = fig.subplots(1, 2, sharey=True, gridspec_kw=frame)
     for ax, (distance, label) in zip(axes, DISTANCES.items()):
         for method, rows in values[worth_drawing(values, constant)].groupby("method", sort=False):

@@ -94,7 +94,7 @@ def draw_plane(
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xticks([0, 1, 3, 10, 30, 100], ["0", "1", "3", "10", "30", "100"])
     axis.minorticks_off()
-    axis.set_xlim(-0.25, 1.2 * (rows[x] + rows[f"{x}_error"]).max())
+    axis.set_xlim(-0.25, 1.5 * (rows[x] + rows[f"{x}_error"]).max())
     axis.margins(y=0.12)  # room for markers and numbers at the ends
     if numbers:
         draw_numbers(axis, rows, [x, y])
@@ -176,10 +176,11 @@ def behind_the_figures(
     rows = rows[list(NAMES)].rename(columns=NAMES).reset_index()
     M = s["batch_size"]
     weights = {name: weight_of(options, M) for name, options in s["methods"].items()}
+    curves = {name: o["method"] for name, o in s["methods"].items() if o["method"] in CURVES}
     return rows.assign(
         dataset=dataset,
         weight=rows.method.map(weights),
-        method=rows.method.replace("beta_vae_inverse_m", "beta_vae"),
+        method=rows.method.replace(curves),
         M=M,
         marked=True,
         steps=s["epochs"] * (s["n_train"] // M),
